@@ -1,0 +1,45 @@
+"""Variational autoencoders for collaborative filtering: the library behind the book."""
+
+from . import baselines, data, maths, models
+from .checkpoints import load_model, save_model
+from .data import (
+    RatingLog,
+    load_dataset,
+    planted_world,
+    read_own_file,
+    split_ratings,
+    split_strong,
+    split_weak,
+)
+from .errors import ConfigError, DataError, TrainingError, VaecfError
+from .evaluation import Estimate, evaluate
+from .recommending import Recommendation, recommend
+from .training import Run, fit
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "ConfigError",
+    "DataError",
+    "Estimate",
+    "RatingLog",
+    "Recommendation",
+    "Run",
+    "TrainingError",
+    "VaecfError",
+    "baselines",
+    "data",
+    "evaluate",
+    "fit",
+    "load_dataset",
+    "load_model",
+    "maths",
+    "models",
+    "planted_world",
+    "read_own_file",
+    "recommend",
+    "save_model",
+    "split_ratings",
+    "split_strong",
+    "split_weak",
+]

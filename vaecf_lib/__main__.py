@@ -1,0 +1,5 @@
+"""``python -m vaecf_lib`` is ``vaecf``."""
+
+from .cli import main
+
+main()

@@ -1,0 +1,189 @@
+"""The command line: ``vaecf`` and ``python -m vaecf_lib``."""
+
+from __future__ import annotations
+
+import json
+import sys
+import warnings
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from . import data, ledger
+from .checkpoints import load_model
+from .errors import ConfigError, DataError, VaecfError
+from .experiment import assign_settings, run_experiment
+from .recommending import recommend as recommend_items
+from .systems import SYSTEMS
+
+app = typer.Typer(add_completion=False, no_args_is_help=True, help=__doc__, pretty_exceptions_enable=False)
+
+@app.command()
+def datasets() -> None:
+    """List the data sets of the catalogue, one line each."""
+    rows = [("planted", "embedded: 3,000 users, 500 films, drawn from a known model")]
+    rows += [(entry.name, entry.about) for entry in data.DATASETS.values()]
+    for name, about in rows:
+        typer.echo(f"{name:15s} {about}")
+
+
+@app.command()
+def models() -> None:
+    """List the systems, one line each."""
+    for slug, cls in SYSTEMS.items():
+        typer.echo(f"{slug:15s} {cls.about}")
+
+
+def _parse_value(text: str) -> Any:
+    """Read a number, true, false or null; anything else is a word."""
+    try:
+        return json.loads(text)
+    except json.JSONDecodeError:
+        return text
+
+
+def _settings(pairs: list[str] | None) -> dict[str, Any]:
+    settings = {}
+    for pair in pairs or []:
+        key, equals, text = pair.partition("=")
+        if not equals:
+            raise ConfigError(f"--set {pair!r}: write key=value")
+        settings[key] = _parse_value(text)
+    return settings
+
+
+@app.command()
+def fit(
+    model: Annotated[str, typer.Argument(help="slug of a system, see `vaecf models`")],
+    dataset: Annotated[str | None, typer.Option(help="name in the catalogue, see `vaecf datasets`")] = None,
+    interactions: Annotated[
+        Path | None, typer.Option(help="your own .csv, .tsv, .parquet or .npz with user, item[, rating]")
+    ] = None,
+    protocol: Annotated[str, typer.Option(help="strong, weak or ratings")] = "strong",
+    epochs: int = 50,
+    seed: int = 0,
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda or mps")] = "auto",
+    batch_size: int = 500,
+    metrics: Annotated[str | None, typer.Option(help="comma-separated, for instance recall@20,ndcg@100")] = None,
+    settings: Annotated[
+        list[str] | None, typer.Option("--set", help="key=value for the split, the model or the training; repeatable")
+    ] = None,
+    out: Annotated[Path | None, typer.Option(help="folder of the run; resumes what it holds")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="print one JSON object and nothing else to stdout")] = False,
+) -> None:
+    """Train a system, evaluate it on the test part, print the metrics."""
+    if (dataset is None) == (interactions is None):
+        raise ConfigError("give either --dataset NAME or --interactions FILE")
+    given = _settings(settings)
+    assign_settings(given, model, protocol)  # an unknown name should not wait for the data
+    log = data.load_dataset(dataset) if dataset else data.read_own_file(interactions)
+    result, estimates = run_experiment(
+        model,
+        log,
+        protocol,
+        epochs=epochs,
+        seed=seed,
+        device=device,
+        batch_size=batch_size,
+        metrics=tuple(metrics.split(",")) if metrics else None,
+        settings=given,
+        out=out,
+    )
+    if as_json:
+        typer.echo(json.dumps(result))
+    else:
+        for name, estimate in estimates.items():
+            typer.echo(f"{name:12s} {estimate}")
+
+
+@app.command()
+def recommend(
+    run: Annotated[Path, typer.Argument(help="folder of a run of `vaecf fit --out`")],
+    history: Annotated[Path, typer.Option(help="one item id or title per line, or a .csv with a column item")],
+    k: Annotated[int, typer.Option("-k", help="length of the list")] = 10,
+) -> None:
+    """Print the best items for one person's history: rank, id, title and score, tab-separated."""
+    model = load_model(run)
+    try:
+        items = json.loads((run / "items.json").read_text())
+        lines = history.read_text().splitlines()
+    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
+        raise DataError(f"cannot read {getattr(error, 'filename', None) or history}: {error}") from error
+    if history.suffix == ".csv":
+        import pandas as pd
+
+        table = pd.read_csv(history, dtype=str)
+        if "item" not in table:
+            raise DataError(f"{history}: no column 'item' among {list(table.columns)[:8]}")
+        lines = table["item"].tolist()
+    code_of = {str(item): code for code, item in enumerate(items["ids"])}
+    titles = items["titles"]
+    code_of |= {title: code for code, title in enumerate(titles or ()) if title not in code_of}
+    wanted = [line.strip() for line in lines if line.strip()]
+    unknown = [line for line in wanted if line not in code_of]
+    if unknown:
+        raise DataError(f"{history}: {len(unknown)} unknown items, the first is {unknown[0]!r}: use ids or titles of the data")
+    for rank, entry in enumerate(recommend_items(model, [code_of[w] for w in wanted], k, titles), start=1):
+        typer.echo(f"{rank}\t{items['ids'][entry.item]}\t{entry.title or ''}\t{entry.score:.4f}")
+
+
+@app.command()
+def reproduce(
+    paper: Annotated[str, typer.Argument(help="recvae, sivae, hyvae, vaegan, vae_bmf; or book for our own studies")],
+    table: Annotated[str, typer.Argument(help="the table's number as printed, or the study's name")],
+    dataset: Annotated[str | None, typer.Option(help="one data set instead of all in the table")] = None,
+    models: Annotated[str | None, typer.Option(help="comma-separated slugs instead of all that exist")] = None,
+    seeds: Annotated[str, typer.Option(help="comma-separated")] = "0,1,2",
+    epochs: int = 100,
+    device: str = "auto",
+    results: Annotated[Path, typer.Option(help="folder of reported.json and measured/")] = ledger.RESULTS,
+) -> None:
+    """Run the systems of one of the papers' tables and keep the results for the ledger."""
+    ledger.reproduce(
+        paper,
+        table,
+        dataset=dataset,
+        models=models.split(",") if models else None,
+        seeds=[int(s) for s in seeds.split(",")],
+        epochs=epochs,
+        device=device,
+        folder=results,
+    )
+
+
+@app.command(name="ledger")
+def show_ledger(
+    results: Annotated[Path, typer.Option(help="folder of reported.json and measured/")] = ledger.RESULTS,
+) -> None:
+    """Print how many of the papers' numbers are measured, and where ours differ."""
+    typer.echo(ledger.summary(results))
+
+
+@app.command()
+def bench(
+    against: Annotated[list[str] | None, typer.Option(help="a peer: dense (repeatable)")] = None,
+    users: int = 20_000,
+    items: int = 20_108,
+    pairs: Annotated[int, typer.Option(help="paired runs")] = 5,
+    threads: int = 1,
+    growth: Annotated[bool, typer.Option(help="also time half, one and two times the users and items")] = False,
+) -> None:
+    """Measure Mult-VAE's speed and peak memory on a synthetic matrix, beside its floor and peers."""
+    from . import bench as benchmark
+
+    typer.echo(json.dumps(benchmark.run(users, items, pairs, threads, against or [], growth), indent=1))
+
+
+def main() -> None:
+    """Run the command line; expected errors end in one line and exit code 2."""
+    warnings.showwarning = lambda message, *_: print(f"warning: {message}", file=sys.stderr)
+    try:
+        app(standalone_mode=True)
+    except VaecfError as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(2)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,25 @@
+"""Data: sparse interactions, named data sets, the embedded world, the papers' splits."""
+
+from .catalog import DATASETS, load_dataset
+from .interactions import Batch, Interactions
+from .parsers import read_own_file
+from .planted import CAST, PlantedWorld, planted_world
+from .ratings import RatingLog
+from .splits import HeldOut, Split, split_ratings, split_strong, split_weak
+
+__all__ = [
+    "CAST",
+    "DATASETS",
+    "Batch",
+    "HeldOut",
+    "Interactions",
+    "PlantedWorld",
+    "RatingLog",
+    "Split",
+    "load_dataset",
+    "planted_world",
+    "read_own_file",
+    "split_ratings",
+    "split_strong",
+    "split_weak",
+]

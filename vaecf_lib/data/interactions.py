@@ -1,0 +1,162 @@
+"""Interactions: a sparse user-item matrix as CSR tensors that live on the training device.
+
+No user-item dense array is ever built for the data; :meth:`Batch.dense` builds one for a batch of rows where
+an equation needs it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ..errors import DataError
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Some rows of an :class:`Interactions` matrix.
+
+    ``users`` (B,) row numbers · ``counts`` (B,) interactions per row · ``rows`` (n,) position in the batch of each
+    interaction · ``items`` (n,) its column · ``values`` (n,) its value, or None where all are 1.
+    """
+
+    users: Tensor
+    counts: Tensor
+    rows: Tensor
+    items: Tensor
+    values: Tensor | None
+    n_items: int
+
+    def __len__(self) -> int:
+        return len(self.users)
+
+    @cached_property
+    def offsets(self) -> Tensor:
+        """(B,) where each row begins in ``items``."""
+        return self.counts.cumsum(0) - self.counts
+
+    def dense(self) -> Tensor:
+        """Return the rows as a (B, n_items) float32 matrix. Costs 4·B·n_items bytes: 40 MB for 500 x 20,108."""
+        x = torch.zeros(len(self), self.n_items, device=self.items.device)
+        x[self.rows, self.items] = 1.0 if self.values is None else self.values
+        return x
+
+    @staticmethod
+    def from_dense(x: Tensor) -> Batch:
+        """Return the non-zero entries of a (B, n_items) matrix as a batch; values are kept unless all are 1."""
+        rows, items = x.nonzero(as_tuple=True)
+        values = x[rows, items]
+        return Batch(
+            users=torch.arange(len(x), device=x.device),
+            counts=(x != 0).sum(1),
+            rows=rows,
+            items=items,
+            values=None if bool((values == 1).all()) else values.float(),
+            n_items=x.shape[1],
+        )
+
+
+@dataclass(frozen=True)
+class Interactions:
+    """A sparse (n_users, n_items) matrix: ``indptr`` (n_users + 1,), ``indices`` (nnz,), ``values`` (nnz,) or None.
+
+    Column numbers ascend within a row and no pair occurs twice; :meth:`from_pairs` makes it so.
+    """
+
+    indptr: Tensor
+    indices: Tensor
+    values: Tensor | None
+    shape: tuple[int, int]
+
+    @classmethod
+    def from_pairs(cls, user, item, values=None, *, shape: tuple[int, int]) -> Interactions:
+        """Build from index arrays ``user``, ``item`` (nnz,) in any order.
+
+        Raises:
+            DataError: an index lies outside ``shape``, or a pair occurs twice.
+        """
+        user, item = np.asarray(user, dtype=np.int64), np.asarray(item, dtype=np.int64)
+        for name, index, size in (("user", user, shape[0]), ("item", item, shape[1])):
+            if len(index) and (index.min() < 0 or index.max() >= size):
+                raise DataError(
+                    f"{name} numbers must lie in 0..{size - 1}, found {index.min()}..{index.max()}: "
+                    "renumber them, or give the right shape"
+                )
+        order = np.lexsort((item, user))
+        user, item = user[order], item[order]
+        repeated = (np.diff(user) == 0) & (np.diff(item) == 0)
+        if repeated.any():
+            at = int(np.flatnonzero(repeated)[0])
+            raise DataError(
+                f"{int(repeated.sum())} (user, item) pairs occur more than once, the first is "
+                f"({user[at]}, {item[at]}): merge them before building Interactions"
+            )
+        indptr = np.zeros(shape[0] + 1, dtype=np.int64)
+        np.cumsum(np.bincount(user, minlength=shape[0]), out=indptr[1:])
+        if values is not None:
+            values = torch.from_numpy(np.asarray(values, dtype=np.float32)[order])
+        return cls(torch.from_numpy(indptr), torch.from_numpy(item), values, (int(shape[0]), int(shape[1])))
+
+    @property
+    def n_users(self) -> int:
+        """Number of rows."""
+        return self.shape[0]
+
+    @property
+    def n_items(self) -> int:
+        """Number of columns."""
+        return self.shape[1]
+
+    @property
+    def nnz(self) -> int:
+        """Number of stored interactions."""
+        return len(self.indices)
+
+    @property
+    def device(self) -> torch.device:
+        """The device that holds the tensors."""
+        return self.indices.device
+
+    @cached_property
+    def counts(self) -> Tensor:
+        """(n_users,) interactions per user."""
+        return self.indptr.diff()
+
+    @cached_property
+    def item_counts(self) -> Tensor:
+        """(n_items,) interactions per item."""
+        return torch.bincount(self.indices, minlength=self.n_items)
+
+    def to(self, device) -> Interactions:
+        """Return the same matrix on ``device`` (itself, if it is there already)."""
+        device = torch.device(device)
+        if device.type == self.device.type and device.index in (None, self.device.index):
+            return self
+        values = None if self.values is None else self.values.to(device)
+        return Interactions(self.indptr.to(device), self.indices.to(device), values, self.shape)
+
+    def rows(self, users: Tensor) -> Batch:
+        """Return the rows ``users`` (B,), in that order, gathered on the device without a Python loop."""
+        users = users.to(self.device)
+        starts, counts = self.indptr[users], self.counts[users]
+        rows = torch.repeat_interleave(torch.arange(len(users), device=self.device), counts)
+        within = torch.arange(len(rows), device=self.device) - (counts.cumsum(0) - counts)[rows]
+        at = starts[rows] + within
+        values = None if self.values is None else self.values[at]
+        return Batch(users, counts, rows, self.indices[at], values, self.n_items)
+
+    def batches(self, batch_size: int, *, order: Tensor | None = None) -> Iterator[Batch]:
+        """Yield batches of ``batch_size`` rows (the last may be smaller), in ``order`` or by row number."""
+        order = torch.arange(self.n_users, device=self.device) if order is None else order
+        for start in range(0, len(order), batch_size):
+            yield self.rows(order[start : start + batch_size])
+
+    def pairs(self) -> tuple[Tensor, Tensor]:
+        """Return (user, item), each (nnz,)."""
+        users = torch.repeat_interleave(torch.arange(self.n_users, device=self.device), self.counts)
+        return users, self.indices

@@ -1,0 +1,17 @@
+"""Errors that a user can act on: each message names the thing and the remedy."""
+
+
+class VaecfError(ValueError):
+    """Base of all errors the library raises on purpose; the command line prints it without a traceback."""
+
+
+class DataError(VaecfError):
+    """A data file, archive or table is missing, damaged or not what its name says."""
+
+
+class ConfigError(VaecfError):
+    """An option is unknown, out of range, or does not fit the data or the run it is used with."""
+
+
+class TrainingError(VaecfError):
+    """Training cannot go on: the loss is not a finite number."""

@@ -1,0 +1,168 @@
+"""Ranking and rating metrics on the device, in batches, with 95 % intervals over users."""
+
+from __future__ import annotations
+
+import math
+import re
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from .data import HeldOut
+from .errors import ConfigError
+from .models.base import Model
+
+RANKING = ("recall", "recall_all", "ndcg", "mrr")
+RATING = ("rmse", "mae")
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A metric over users: mean, half-width of its 95 % interval (normal approximation), users counted.
+
+    For rmse and mae, pooled over ratings, ``ci`` is the delta-method interval with users as clusters. One user
+    gives ``ci`` = nan.
+    """
+
+    mean: float
+    ci: float
+    n_users: int
+
+    def __str__(self) -> str:
+        return f"{self.mean:.4f} ± {self.ci:.4f} ({self.n_users} users)"
+
+
+def parse_metric(metric: str) -> tuple[str, int]:
+    """Return ("ndcg", 100) for "ndcg@100", ("rmse", 0) for "rmse".
+
+    Raises:
+        ConfigError: not a metric this library has.
+    """
+    if metric in RATING:
+        return metric, 0
+    match = re.fullmatch(r"(\w+)@([1-9]\d*)", metric)
+    if not match or match[1] not in RANKING:
+        raise ConfigError(
+            f"unknown metric {metric!r}. Known: {', '.join(f'{m}@K' for m in RANKING)}, {', '.join(RATING)}"
+        )
+    return match[1], int(match[2])
+
+
+def top_items(scores: Tensor, k: int) -> Tensor:
+    """Return the ``k`` best columns of each row of ``scores`` (B, n_items), best first: (B, min(k, n_items)).
+
+    Equal scores rank by column number, so a result never depends on the device. Minus infinity marks columns
+    that may not be ranked; they come last.
+
+    Raises:
+        ConfigError: a score is not a number.
+    """
+    if bool(scores.isnan().any()):
+        raise ConfigError("the model's scores hold nan: it was not trained, or training diverged")
+    k = min(k, scores.shape[1])
+    values, items = scores.topk(k, dim=1)
+    # topk settles ties at will: rows where the k-th value is tied with one left out are sorted in full.
+    tied = (scores >= values[:, -1:]).sum(1) > k
+    if bool(tied.any()):
+        order = scores[tied].sort(dim=1, descending=True, stable=True).indices[:, :k]
+        items[tied] = order
+        values[tied] = scores[tied].gather(1, order)
+    by_column = items.sort(dim=1)
+    by_value = values.gather(1, by_column.indices).sort(dim=1, descending=True, stable=True)
+    return by_column.values.gather(1, by_value.indices)
+
+
+def _ranking_metric(kind: str, k: int, hits: Tensor, n_targets: Tensor) -> Tensor:
+    """Return (B,) values from ``hits`` (B, K >= k, or all items) in rank order and ``n_targets`` (B,)."""
+    hits = hits[:, :k].double()
+    if kind == "recall":  # Liang et al. 2018: a perfect list scores 1 even if there are more targets than places
+        return hits.sum(1) / n_targets.clamp_max(k)
+    if kind == "recall_all":
+        return hits.sum(1) / n_targets
+    ranks = torch.arange(1, hits.shape[1] + 1, device=hits.device).double()
+    if kind == "mrr":
+        return (hits / ranks).amax(1)  # the first hit has the largest 1 / rank
+    discount = 1 / torch.log2(ranks + 1)
+    all_places = 1 / torch.log2(torch.arange(2, k + 2, device=hits.device).double())
+    return (hits * discount).sum(1) / all_places.cumsum(0)[n_targets.clamp_max(k) - 1]
+
+
+@torch.inference_mode()
+def per_user_metrics(
+    model: Model, heldout: HeldOut, metrics: tuple[str, ...], batch_size: int = 500
+) -> dict[str, Tensor]:
+    """Return {metric: (n_users,) float64 on the CPU}; nan for users without targets.
+
+    Ranking metrics rank every item not in the user's history. For rmse and mae the values are the user's sums
+    of squared and absolute errors.
+    """
+    parsed = {metric: parse_metric(metric) for metric in metrics}
+    ranking = {metric: pair for metric, pair in parsed.items() if pair[0] in RANKING}
+    if len(ranking) < len(parsed) and heldout.targets.values is None:
+        raise ConfigError("rmse and mae need target ratings: use the ratings protocol")
+    device = model.item_index.device
+    heldout = heldout.to(device)
+    if heldout.history.n_items != model.n_items:
+        raise ConfigError(f"the model has {model.n_items} items, the data {heldout.history.n_items}: wrong split")
+    scored = (heldout.targets.counts > 0).nonzero()[:, 0]
+    result = {metric: torch.full((heldout.history.n_users,), math.nan).double() for metric in metrics}
+    largest_k = max((k for _, k in ranking.values()), default=0)
+    was_training = model.training
+    model.eval()
+    for history in heldout.history.batches(batch_size, order=scored):
+        targets, users = heldout.targets.rows(history.users), history.users.cpu()
+        scores = model.scores(history).float()
+        for metric, (kind, _) in parsed.items():
+            if kind in RATING:
+                error = (scores[targets.rows, targets.items] - targets.values).double()
+                error = error**2 if kind == "rmse" else error.abs()
+                total = torch.zeros(len(targets), dtype=torch.float64, device=device)
+                result[metric][users] = total.index_add_(0, targets.rows, error).cpu()
+        if ranking:
+            scores = scores.clone()
+            scores[history.rows, history.items] = -math.inf
+            top = top_items(scores, largest_k)
+            wanted = torch.zeros_like(scores, dtype=torch.bool)
+            wanted[targets.rows, targets.items] = True
+            hits = wanted.gather(1, top)
+            for metric, (kind, k) in ranking.items():
+                result[metric][users] = _ranking_metric(kind, k, hits, targets.counts).cpu()
+    model.train(was_training)
+    return result
+
+
+def evaluate(
+    model: Model,
+    heldout: HeldOut,
+    metrics: tuple[str, ...] = ("recall@20", "recall@50", "ndcg@100"),
+    batch_size: int = 500,
+) -> dict[str, Estimate]:
+    """Return {metric: :class:`Estimate`} over the users that have targets.
+
+    Metrics: recall@K (divided by min(K, targets)), recall_all@K (divided by the targets), ndcg@K (ideal list of
+    min(K, targets)), mrr@K, and, pooled over the target ratings, rmse and mae. K may exceed the number of items.
+
+    Raises:
+        ConfigError: unknown metric, no user has targets, scores are nan, or the item counts do not fit.
+    """
+    metrics = tuple(metrics)
+    values = per_user_metrics(model, heldout, metrics, batch_size)
+    estimates = {}
+    for metric, value in values.items():
+        counted = ~value.isnan()
+        n = int(counted.sum())
+        if n == 0:
+            raise ConfigError("no user has anything to be found: hold out more users or ratings")
+        value = value[counted]
+        if parse_metric(metric)[0] in RATING:
+            ratings = heldout.targets.counts.cpu()[counted].double()
+            mean = (value.sum() / ratings.sum()).item()
+            half = 1.96 * ((value - mean * ratings) ** 2).sum().sqrt().item() / ratings.sum().item()
+            if metric == "rmse":
+                mean = math.sqrt(mean)
+                half = half / (2 * mean) if mean > 0 else 0.0
+        else:
+            mean, half = value.mean().item(), 1.96 * value.std().item() / math.sqrt(n)
+        estimates[metric] = Estimate(mean, half if n > 1 else math.nan, n)
+    return estimates

@@ -1,0 +1,108 @@
+"""One experiment from names to a result: what ``vaecf fit`` and the ledger both run."""
+
+from __future__ import annotations
+
+import inspect
+from pathlib import Path
+from typing import Any
+
+from . import data
+from .checkpoints import write_json
+from .data import RatingLog
+from .errors import ConfigError
+from .evaluation import Estimate, evaluate
+from .systems import SYSTEMS, build, options_of
+from .training import fit, peak_memory_mb
+
+PROTOCOLS = {"strong": data.split_strong, "weak": data.split_weak, "ratings": data.split_ratings}
+METRICS = {
+    "strong": ("recall@20", "recall@50", "ndcg@100"),
+    "weak": ("recall_all@5", "recall_all@20", "ndcg@5", "ndcg@20", "mrr@5", "mrr@20"),
+    "ratings": ("rmse", "mae"),
+}
+# Options of fit() that have no flag of their own on the command line.
+FIT_OPTIONS = ("metric", "precision", "validate_every")
+
+
+def assign_settings(settings: dict[str, Any], slug: str, protocol: str) -> tuple[dict, dict, dict]:
+    """Deal settings to the split, the model and the training; ``split_seed`` is the split's own seed.
+
+    Raises:
+        ConfigError: the model, the protocol or a key is unknown; the message lists the known ones.
+    """
+    if slug not in SYSTEMS:
+        raise ConfigError(f"unknown model {slug!r}. Known: {', '.join(SYSTEMS)}")
+    if protocol not in PROTOCOLS:
+        raise ConfigError(f"unknown protocol {protocol!r}. Known: {', '.join(PROTOCOLS)}")
+    of_split = set(inspect.signature(PROTOCOLS[protocol]).parameters) - {"log", "seed"} | {"split_seed"}
+    takers = [({}, of_split), ({}, set(options_of(SYSTEMS[slug]))), ({}, set(FIT_OPTIONS))]
+    for key, value in settings.items():
+        taker = next((values for values, keys in takers if key in keys), None)
+        if taker is None:
+            known = sorted(set().union(*(keys for _, keys in takers)))
+            raise ConfigError(
+                f"no option {key!r} of {slug}, of the {protocol} split or of fit. Known: {', '.join(known)}"
+            )
+        taker["seed" if key == "split_seed" else key] = value
+    return takers[0][0], takers[1][0], takers[2][0]
+
+
+def run_experiment(
+    slug: str,
+    log: RatingLog,
+    protocol: str = "strong",
+    *,
+    epochs: int = 50,
+    seed: int = 0,
+    device: str = "auto",
+    batch_size: int = 500,
+    metrics: tuple[str, ...] | None = None,
+    settings: dict[str, Any] | None = None,
+    out: Path | None = None,
+    progress: bool = True,
+) -> tuple[dict[str, Any], dict[str, Estimate]]:
+    """Split, train, evaluate on the test part; return the JSON-ready result and the estimates.
+
+    ``settings`` go to whichever of split, model or training has an option of that name. With ``out`` the run is
+    kept there: checkpoint, best model, items, result.
+    """
+    of_split, of_model, of_fit = assign_settings(settings or {}, slug, protocol)
+    split = PROTOCOLS[protocol](log, **of_split)
+    model = build(slug, split.n_items, **of_model)
+    if out is not None:
+        out.mkdir(parents=True, exist_ok=True)
+        write_json(out / "items.json", {"ids": log.item_ids.tolist(), "titles": log.titles})
+    run = fit(
+        model,
+        split,
+        epochs=epochs,
+        batch_size=batch_size,
+        seed=seed,
+        device=device,
+        out=out,
+        progress=progress,
+        **of_fit,
+    )
+    estimates = evaluate(model, split.test, metrics or METRICS[protocol], batch_size)
+    result = {
+        "model": slug,
+        "dataset": log.name,
+        "protocol": protocol,
+        "metrics": {
+            name: {"mean": e.mean, "ci": None if e.n_users == 1 else e.ci, "n_users": e.n_users}
+            for name, e in estimates.items()
+        },
+        "users_without_targets": split.test.n_without_targets,
+        "seconds_per_epoch": run.seconds_per_epoch if run.history else None,
+        "epochs": len(run.history),
+        "best_epoch": run.best_epoch,
+        "seed": seed,
+        "device": run.device,
+        "peak_memory_mb": round(peak_memory_mb(run.device), 1),
+        "data_sha256": log.sha256,
+        "batch_size": batch_size,
+        "settings": settings or {},
+    }
+    if out is not None:
+        write_json(out / "result.json", result)
+    return result, estimates

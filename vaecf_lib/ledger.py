@@ -1,0 +1,176 @@
+"""The ledger: every number the five papers report beside ours, with seeds, spread, device and command.
+
+``book/results/reported.json`` holds the papers' numbers, one row each; ``book/results/measured/`` holds one JSON
+file per run, as ``vaecf fit --json`` prints it, with the command that made it.
+"""
+
+from __future__ import annotations
+
+import json
+import platform
+import shlex
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import torch
+
+from .checkpoints import write_json
+from .data import load_dataset
+from .errors import ConfigError
+from .experiment import run_experiment
+from .systems import SYSTEMS
+
+RESULTS = Path("book/results")
+
+# Our own studies: rows that no paper prints. label -> (slug, settings)
+STUDIES: dict[str, dict[str, Any]] = {
+    "likelihoods": {
+        "protocol": "strong",
+        "settings": {"ml-1m": {"n_heldout": 500}, "ml-100k": {"n_heldout": 100}, "planted": {}},
+        "rows": {
+            "popularity": ("popularity", {}),
+            "random": ("random", {}),
+            "mult-dae": ("mult-dae", {}),
+            "mult-vae": ("mult-vae", {}),
+            "mult-vae, n_choose_k": ("mult-vae", {"likelihood": "n_choose_k"}),
+            "mult-vae, bernoulli": ("mult-vae", {"likelihood": "bernoulli"}),
+        },
+    }
+}
+
+# Which protocol and split settings reproduce a paper's tables, by the "protocol" of reported.json.
+PROTOCOLS = {
+    "strong": ("strong", {"ml-20m": {"n_heldout": 10_000}, "netflix": {"n_heldout": 40_000},
+                          "msd": {"n_heldout": 50_000, "threshold": 1, "min_items": 20}}),
+    "weak": ("weak", {}),
+    "rating": ("ratings", {}),
+    "rating70": ("ratings", {"*": {"train": 0.7, "valid": 0.15, "test": 0.15}}),
+}  # fmt: skip
+
+
+def reported(folder: Path = RESULTS) -> pd.DataFrame:
+    """Return the papers' numbers: paper, table, protocol, dataset, model, variant, metric, value, ci."""
+    path = folder / "reported.json"
+    if not path.exists():
+        raise ConfigError(f"no {path}: run this in a checkout of the book, or name its results folder")
+    return pd.DataFrame(json.loads(path.read_text()))
+
+
+def measured(folder: Path = RESULTS) -> pd.DataFrame:
+    """Return our runs, one row a metric: dataset, protocol, label, model, seed, metric, value, ci, epochs, device."""
+    rows = []
+    for path in sorted((folder / "measured").glob("*.json")):
+        run = json.loads(path.read_text())
+        for metric, value in run["metrics"].items():
+            keys = ("dataset", "protocol", "label", "model", "seed", "epochs", "device", "seconds_per_epoch")
+            rows.append({key: run[key] for key in keys} | {"metric": metric, "value": value["mean"], "ci": value["ci"]})
+    return pd.DataFrame(rows)
+
+
+def table(dataset: str, protocol: str = "strong", folder: Path = RESULTS) -> pd.DataFrame:
+    """Return our mean, spread (standard deviation over seeds) and number of seeds: a row a system, a column a metric."""
+    ours = measured(folder)
+    ours = ours[(ours["dataset"] == dataset) & (ours["protocol"] == protocol)]
+    grouped = ours.groupby(["label", "metric"], sort=False)["value"]
+    text = grouped.mean().map("{:.3f}".format) + grouped.std().map(lambda s: "" if s != s else f" ± {s:.3f}")
+    result = text.unstack("metric")
+    result["seeds"] = ours.groupby("label")["seed"].nunique()
+    result["s/epoch"] = ours.groupby("label")["seconds_per_epoch"].median().map("{:.2f}".format)
+    best = grouped.mean().unstack("metric").mean(axis=1)
+    return result.loc[best.sort_values(ascending=False).index]
+
+
+def summary(folder: Path = RESULTS) -> str:
+    """Return how many of the papers' numbers have a run of ours beside them, and each deviation."""
+    theirs, ours = reported(folder), measured(folder)
+    theirs = theirs[theirs["value"].notna()]
+    names = {"rating": "ratings", "rating70": "ratings", "strong": "strong", "weak": "weak"}
+    theirs = theirs.assign(protocol=theirs["protocol"].map(names))
+    keys = ["dataset", "protocol", "model", "metric"]
+    lines = []
+    if not ours.empty:
+        plain = ours[ours["label"] == ours["model"]]
+        means = plain.groupby(keys)["value"].agg(["mean", "std", "count"]).reset_index()
+        both = theirs[theirs["variant"].isna()].merge(means, on=keys)
+        for row in both.itertuples():
+            lines.append(
+                f"{row.paper:8s} table {row.table:3s} {row.dataset:9s} {row.model:12s} {row.metric:10s} "
+                f"paper {row.value:.3f}  ours {row.mean:.3f} ({row.count} seeds)  difference {row.mean - row.value:+.3f}"
+            )
+    head = f"{len(lines)} of {len(theirs)} reported numbers have runs beside them; {len(ours)} measured values in all"
+    return "\n".join([head, *lines])
+
+
+def _plan(paper: str, table: str, dataset: str | None, models: list[str] | None, folder: Path):
+    """Yield (dataset, protocol, settings, label, slug, model settings) of a table or study."""
+    if paper == "book":
+        if table not in STUDIES:
+            raise ConfigError(f"no study {table!r}. Known: {', '.join(STUDIES)}")
+        study = STUDIES[table]
+        for name in [dataset] if dataset else study["settings"]:
+            for label, (slug, options) in study["rows"].items():
+                if models is None or label in models:
+                    yield name, study["protocol"], study["settings"].get(name, {}), label, slug, options
+        return
+    theirs = reported(folder)
+    rows = theirs[(theirs["paper"] == paper) & (theirs["table"] == table)]
+    if rows.empty:
+        known = sorted({f"{p} {t}" for p, t in zip(theirs["paper"], theirs["table"], strict=True)})
+        raise ConfigError(f"no table {table!r} of {paper!r}. Known: {', '.join(known)}, book {', book '.join(STUDIES)}")
+    protocol, settings = PROTOCOLS[rows["protocol"].iloc[0]]
+    for name in [dataset] if dataset else list(dict.fromkeys(rows["dataset"])):
+        for slug in models or [s for s in dict.fromkeys(rows["model"]) if s in SYSTEMS]:
+            yield name, protocol, settings.get(name, settings.get("*", {})), slug, slug, {}
+
+
+def reproduce(
+    paper: str,
+    table: str,
+    *,
+    dataset: str | None = None,
+    models: list[str] | None = None,
+    seeds: list[int],
+    epochs: int = 100,
+    device: str = "auto",
+    folder: Path = RESULTS,
+) -> list[Path]:
+    """Run a table's systems that exist here, every seed, and write one file a run; runs already there are kept.
+
+    Raises:
+        ConfigError: unknown paper, table, study or system.
+    """
+    plan = list(_plan(paper, table, dataset, models, folder))
+    (folder / "measured").mkdir(parents=True, exist_ok=True)
+    paths = []
+    for name in dict.fromkeys(row[0] for row in plan):
+        log = load_dataset(name)
+        for seed in seeds:
+            for row in (r for r in plan if r[0] == name):
+                _, protocol, split_settings, label, slug, options = row
+                file = f"{name}.{protocol}.{label.replace(', ', '-')}.seed{seed}.json"
+                path = folder / "measured" / file
+                paths.append(path)
+                if path.exists():
+                    continue
+                settings = {**split_settings, **options}
+                result, _ = run_experiment(
+                    slug, log, protocol, epochs=epochs, seed=seed, device=device, settings=settings, progress=False
+                )
+                command = ["vaecf", "fit", slug, "--dataset", name, "--protocol", protocol]
+                command += ["--epochs", str(epochs), "--seed", str(seed)]
+                for key, value in settings.items():
+                    command += ["--set", f"{key}={json.dumps(value) if not isinstance(value, str) else value}"]
+                result |= {"label": label, "command": shlex.join([*command, "--json"]), "machine": machine(device)}
+                write_json(path, result)
+                print(f"{path}: " + ", ".join(f"{m} {v['mean']:.4f}" for m, v in result["metrics"].items()))
+    return paths
+
+
+def machine(device: str) -> str:
+    """Return the hardware and torch version in words, for the record."""
+    if device in ("auto", "cuda") and torch.cuda.is_available():
+        chip = torch.cuda.get_device_name()
+    else:
+        chip = f"{platform.machine()} CPU, {torch.get_num_threads()} thread(s)"
+    return f"{chip}, torch {torch.__version__.split('+')[0]}"

@@ -1,0 +1,27 @@
+"""Pure functions: likelihoods, divergences, counting, schedules. No modules, no state."""
+
+from .counting import inclusion_probabilities, log_elementary_symmetric
+from .divergences import gaussian_kl, gaussian_kl_monte_carlo, gaussian_log_prob, sample_gaussian
+from .likelihoods import (
+    LIKELIHOODS,
+    bernoulli_log_prob,
+    multinomial_log_prob,
+    n_choose_k_log_prob,
+    observed_log_weight,
+)
+from .schedules import linear_annealing
+
+__all__ = [
+    "LIKELIHOODS",
+    "bernoulli_log_prob",
+    "gaussian_kl",
+    "gaussian_kl_monte_carlo",
+    "gaussian_log_prob",
+    "inclusion_probabilities",
+    "linear_annealing",
+    "log_elementary_symmetric",
+    "multinomial_log_prob",
+    "n_choose_k_log_prob",
+    "observed_log_weight",
+    "sample_gaussian",
+]

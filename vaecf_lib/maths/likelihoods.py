@@ -1,0 +1,116 @@
+"""The three likelihoods of a user's clicks, sum_i x_i eta_i - A(eta): they differ in the normaliser A alone.
+
+============  =====================================  ==============================  =========================
+likelihood    A(eta), with k = sum_i x_i             gradient of A: expected clicks  source
+============  =====================================  ==============================  =========================
+multinomial   k log sum_i exp(eta_i)                 k softmax(eta)                  Liang et al. 2018
+bernoulli     sum_i log(1 + exp(eta_i))              sigmoid(eta)                    Zamani et al. 2022, Eq. 10
+n_choose_k    log e_k(exp(eta))                      inclusion probabilities         Zamani et al. 2022, Eq. 9
+============  =====================================  ==============================  =========================
+
+So the gradient of each by the logits is "observed minus expected clicks".
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+from .counting import log_elementary_symmetric
+
+
+def _positives(logits: Tensor, x) -> tuple[Tensor, Tensor, Tensor, Tensor | None]:
+    """Return (rows, items, counts, weights) of the clicks ``x``: a (B, n_items) 0/1 tensor or a sparse batch."""
+    if isinstance(x, Tensor):
+        if x.shape != logits.shape or logits.dim() != 2:
+            raise ValueError(
+                f"logits {tuple(logits.shape)} and x {tuple(x.shape)} must have one shape (B, n_items)"
+            )
+        rows, items = x.nonzero(as_tuple=True)
+        weights = x[rows, items]
+        weights = None if bool((weights == 1).all()) else weights.to(logits.dtype)
+        counts = x.sum(-1)
+    else:
+        rows, items, counts, weights = x.rows, x.items, x.counts, x.values
+        if weights is not None:
+            counts = torch.zeros_like(logits[:, 0]).index_add_(0, rows, weights.to(logits.dtype))
+    return rows, items, counts, weights
+
+
+def _at_least_float32(logits: Tensor) -> Tensor:
+    """Return ``logits`` widened from bfloat16 or float16: sums over thousands of items need the digits."""
+    return logits if logits.dtype in (torch.float32, torch.float64) else logits.float()
+
+
+def observed_log_weight(logits: Tensor, x) -> Tensor:
+    """Return sum_i x_i eta_i, shape (B,), reading the logits only where x is not zero."""
+    rows, items, _, weights = _positives(logits, x)
+    at = logits[rows, items]
+    return torch.zeros_like(logits[:, 0]).index_add(0, rows, at if weights is None else at * weights)
+
+
+class _Multinomial(torch.autograd.Function):
+    """sum x eta - k logsumexp(eta), keeping one (B, n_items) array; autograd's own graph keeps three."""
+
+    @staticmethod
+    def forward(ctx, logits, rows, items, counts, weights):
+        at = logits[rows, items]
+        observed = torch.zeros_like(logits[:, 0]).index_add_(0, rows, at if weights is None else at * weights)
+        top = logits.amax(-1, keepdim=True)
+        odds = torch.sub(logits, top).exp_()
+        total = odds.sum(-1)
+        ctx.save_for_backward(odds, total, rows, items, counts, weights)
+        return observed - counts * (total.log() + top[:, 0])
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx, grad):
+        odds, total, rows, items, counts, weights = ctx.saved_tensors
+        gradient = odds * (-grad * counts / total)[:, None]  # minus the expected clicks ...
+        observed = grad[rows] if weights is None else grad[rows] * weights
+        gradient.index_put_((rows, items), observed, accumulate=True)  # ... plus the observed
+        return gradient, None, None, None, None
+
+
+def multinomial_log_prob(logits: Tensor, x) -> Tensor:
+    """Return sum_i x_i log softmax(logits)_i, without the constant log k! (Liang et al. 2018, Eq. 2).
+
+    Args:
+        logits: (B, n_items).
+        x: clicks: a (B, n_items) tensor or a :class:`~vaecf_lib.data.Batch`.
+
+    Returns:
+        (B,) log-probabilities in nats; 0 for a user without clicks.
+    """
+    logits = _at_least_float32(logits)
+    rows, items, counts, weights = _positives(logits, x)
+    return _Multinomial.apply(logits, rows, items, counts.to(logits.dtype), weights)
+
+
+def bernoulli_log_prob(logits: Tensor, x) -> Tensor:
+    """Return sum_i [x_i eta_i - log(1 + exp eta_i)], shape (B,) (Zamani et al. 2022, Eq. 10)."""
+    logits = _at_least_float32(logits)
+    return observed_log_weight(logits, x) - torch.nn.functional.softplus(logits).sum(-1)
+
+
+def n_choose_k_log_prob(logits: Tensor, x, method: str = "saddlepoint") -> Tensor:
+    """Return log P(x | its number of clicks k) = sum_i x_i eta_i - log e_k(exp eta), shape (B,).
+
+    Zamani et al. 2022, Eq. 9, which the paper calls intractable; see :func:`log_elementary_symmetric`.
+
+    Raises:
+        ValueError: x is not binary.
+    """
+    logits = _at_least_float32(logits)
+    _, _, counts, weights = _positives(logits, x)
+    if weights is not None:
+        raise ValueError("n-Choose-k is a model of clicks: x must be 0 or 1. Use the multinomial for counts")
+    return observed_log_weight(logits, x) - log_elementary_symmetric(logits, counts.long(), method)
+
+
+LIKELIHOODS = {
+    "multinomial": multinomial_log_prob,
+    "bernoulli": bernoulli_log_prob,
+    "n_choose_k": n_choose_k_log_prob,
+}

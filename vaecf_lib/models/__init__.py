@@ -1,0 +1,6 @@
+"""The systems of the five papers, one file each."""
+
+from .base import Model, Phase
+from .mult_vae import MultDAE, MultVAE
+
+__all__ = ["Model", "MultDAE", "MultVAE", "Phase"]

@@ -1,0 +1,73 @@
+"""What every system offers: its phases of training, and scores for all items."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor, nn
+
+from ..data import Batch, Interactions
+from ..errors import ConfigError
+
+LossFn = Callable[[Batch, float], tuple[Tensor, dict[str, Tensor | float]]]
+
+
+@dataclass
+class Phase:
+    """One optimiser and what it minimises.
+
+    ``loss(batch, progress)`` gets a batch and the share of all updates done (0 to 1) and returns the scalar to
+    minimise and the terms to log. A phase makes ``passes`` passes over the training users in each epoch
+    (``per="epoch"``), or ``passes`` updates on each batch before the next phase has its turn (``per="batch"``);
+    ``after`` runs when its share of an epoch is done. ``parameters``: what torch.optim takes, groups included.
+    """
+
+    name: str
+    parameters: Sequence[Any]
+    loss: LossFn
+    lr: float = 1e-3
+    passes: int = 1
+    per: str = "epoch"
+    after: Callable[[], None] | None = None
+
+
+class Model(nn.Module):
+    """A system that scores all items for a user.
+
+    Subclasses set ``slug`` and ``about``, pass their options to ``super().__init__`` (they are kept in
+    :attr:`config`, from which a checkpoint rebuilds the model) and implement :meth:`scores`, and
+    :meth:`phases` or :meth:`prepare`.
+    """
+
+    slug: ClassVar[str]
+    about: ClassVar[str]
+    item_index: Tensor
+
+    def __init__(self, n_items: int, **options: Any):
+        super().__init__()
+        if n_items < 1:
+            raise ConfigError(f"n_items={n_items}: a model needs at least one item")
+        self.n_items = n_items
+        self.config: dict[str, Any] = {"n_items": n_items, **options}
+        # Column of the model -> item code of the rating log; fit() sets it from the split.
+        self.register_buffer("item_index", torch.arange(n_items))
+
+    def phases(self) -> list[Phase]:
+        """Return how the model is trained; none for a model that only needs :meth:`prepare`."""
+        return []
+
+    def prepare(self, train: Interactions) -> None:
+        """Look at the training interactions once, before the first epoch."""
+
+    def reset_parameters(self) -> None:
+        """Draw all weights anew (from torch's global generator)."""
+        for module in self.modules():
+            if module is not self and hasattr(module, "reset_parameters"):
+                module.reset_parameters()
+
+    def scores(self, batch: Batch) -> Tensor:
+        """Return (B, n_items) scores, or ratings, from the users' histories; larger ranks higher."""
+        raise TypeError(f"{type(self).__name__} does not implement scores()")

@@ -1,0 +1,164 @@
+"""Mult-VAE and Mult-DAE: Liang, Krishnan, Hoffman and Jebara (WWW 2018)."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from ..data import Batch
+from ..errors import ConfigError
+from ..maths import LIKELIHOODS, gaussian_kl, linear_annealing, sample_gaussian
+from ..nn import SparseInput, init_linear
+from .base import Model, Phase
+
+
+def check_likelihood(name: str):
+    """Return the log-probability function called ``name``.
+
+    Raises:
+        ConfigError: there is none.
+    """
+    if name not in LIKELIHOODS:
+        raise ConfigError(f"likelihood={name!r}: choose one of {', '.join(LIKELIHOODS)}")
+    return LIKELIHOODS[name]
+
+
+class MultVAE(Model):
+    """I-600-200-600-I variational autoencoder with tanh layers.
+
+    Minimises, per user, -E_q[log p(x|z)] + beta KL[q(z|x) || N(0, I)] with one reparametrised sample.
+
+    Args:
+        n_items: number of items.
+        latent_dim: size of z.
+        hidden: width of the encoder's and the decoder's hidden layer.
+        beta: final weight of the KL term.
+        anneal: share of training over which the weight rises linearly from 0 to ``beta``. The paper's ML-20M run
+            reaches its cap after 40,000 of 46,800 updates: 0.85.
+        dropout: share of a user's clicks hidden from the encoder at each update.
+        likelihood: "multinomial", "bernoulli" or "n_choose_k" (chapter 3).
+        lr: Adam's learning rate.
+    """
+
+    slug = "mult-vae"
+    about = "multinomial likelihood, Gaussian posterior, annealed beta (Liang et al. 2018)"
+
+    def __init__(
+        self,
+        n_items: int,
+        latent_dim: int = 200,
+        hidden: int = 600,
+        beta: float = 0.2,
+        anneal: float = 0.85,
+        dropout: float = 0.5,
+        likelihood: str = "multinomial",
+        lr: float = 1e-3,
+    ):
+        super().__init__(
+            n_items,
+            latent_dim=latent_dim,
+            hidden=hidden,
+            beta=beta,
+            anneal=anneal,
+            dropout=dropout,
+            likelihood=likelihood,
+            lr=lr,
+        )
+        if beta < 0 or not 0 <= anneal <= 1 or not 0 <= dropout < 1:
+            raise ConfigError(f"beta={beta}, anneal={anneal}, dropout={dropout}: need beta >= 0 and shares in [0, 1]")
+        self.log_prob = check_likelihood(likelihood)
+        self.beta, self.anneal, self.lr = beta, anneal, lr
+        self.input = SparseInput(n_items, hidden, dropout)
+        self.posterior = nn.Linear(hidden, 2 * latent_dim)
+        self.hidden = nn.Linear(latent_dim, hidden)
+        self.output = nn.Linear(hidden, n_items)
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        """Draw all weights anew."""
+        super().reset_parameters()
+        for layer in (self.posterior, self.hidden, self.output):
+            init_linear(layer.weight, layer.bias)
+
+    def encode(self, batch: Batch) -> tuple[Tensor, Tensor]:
+        """Return mu and log sigma^2 of q(z|x), each (B, latent_dim)."""
+        mu, logvar = self.posterior(torch.tanh(self.input(batch))).chunk(2, dim=-1)
+        return mu, logvar
+
+    def decode(self, z: Tensor) -> Tensor:
+        """Return the logits eta, (B, n_items), for z (B, latent_dim)."""
+        return self.output(torch.tanh(self.hidden(z)))
+
+    def loss(self, batch: Batch, progress: float) -> tuple[Tensor, dict]:
+        """Return the batch mean of distortion + beta rate, and its terms in nats per user."""
+        mu, logvar = self.encode(batch)
+        distortion = -self.log_prob(self.decode(sample_gaussian(mu, logvar)), batch).mean()
+        rate = gaussian_kl(mu, logvar).mean()
+        beta = linear_annealing(progress, self.beta, self.anneal)
+        return distortion + beta * rate, {"distortion": distortion, "rate": rate, "beta": beta}
+
+    def phases(self) -> list[Phase]:
+        """One phase over all weights."""
+        return [Phase("all", list(self.parameters()), self.loss, lr=self.lr)]
+
+    def scores(self, batch: Batch) -> Tensor:
+        """Return the logits at the posterior mean, (B, n_items)."""
+        return self.decode(self.encode(batch)[0])
+
+
+class MultDAE(Model):
+    """I-200-I denoising autoencoder with tanh code and multinomial likelihood.
+
+    Args:
+        n_items: number of items.
+        latent_dim: width of the code.
+        dropout: share of a user's clicks hidden from the encoder at each update.
+        penalty: lambda of the penalty lambda ||W||^2 added to the mean loss; the public code has 0.01 / 500. It is
+            applied as Adam's coupled weight decay 2 lambda, which has the same gradient.
+        likelihood: as in :class:`MultVAE`.
+        lr: Adam's learning rate.
+    """
+
+    slug = "mult-dae"
+    about = "multinomial denoising autoencoder with a weight penalty (Liang et al. 2018)"
+
+    def __init__(
+        self,
+        n_items: int,
+        latent_dim: int = 200,
+        dropout: float = 0.5,
+        penalty: float = 0.01 / 500,
+        likelihood: str = "multinomial",
+        lr: float = 1e-3,
+    ):
+        super().__init__(
+            n_items, latent_dim=latent_dim, dropout=dropout, penalty=penalty, likelihood=likelihood, lr=lr
+        )
+        if penalty < 0 or not 0 <= dropout < 1:
+            raise ConfigError(f"penalty={penalty}, dropout={dropout}: need penalty >= 0 and dropout in [0, 1)")
+        self.log_prob = check_likelihood(likelihood)
+        self.penalty, self.lr = penalty, lr
+        self.input = SparseInput(n_items, latent_dim, dropout)
+        self.output = nn.Linear(latent_dim, n_items)
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        """Draw all weights anew."""
+        super().reset_parameters()
+        init_linear(self.output.weight, self.output.bias)
+
+    def scores(self, batch: Batch) -> Tensor:
+        """Return the logits, (B, n_items)."""
+        return self.output(torch.tanh(self.input(batch)))
+
+    def loss(self, batch: Batch, progress: float) -> tuple[Tensor, dict]:
+        """Return the batch mean of -log p(x | code of x); the weight penalty acts in the optimiser."""
+        distortion = -self.log_prob(self.scores(batch), batch).mean()
+        return distortion, {"distortion": distortion}
+
+    def phases(self) -> list[Phase]:
+        """One phase; weights are penalised, biases are not."""
+        weights = [self.input.weight, self.output.weight]
+        biases = [self.input.bias, self.output.bias]
+        groups = [{"params": weights, "weight_decay": 2 * self.penalty}, {"params": biases}]
+        return [Phase("all", groups, self.loss, lr=self.lr)]

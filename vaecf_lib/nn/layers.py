@@ -1,0 +1,48 @@
+"""The sparse input layer, and the initialisation of Liang et al."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from ..data import Batch
+
+
+def init_linear(weight: Tensor, bias: Tensor) -> None:
+    """Xavier-uniform weights, truncated-normal biases of 0.001, as in the public Mult-VAE code."""
+    nn.init.xavier_uniform_(weight)
+    nn.init.trunc_normal_(bias, std=0.001, a=-0.002, b=0.002)
+
+
+class SparseInput(nn.Module):
+    """Linear layer n_items -> width that reads a sparse batch: the sum of the weight rows of a user's items.
+
+    The input is first divided by its L2 norm, then dropped out (kept entries are scaled by 1 / (1 - dropout)),
+    as in Mult-VAE; only the batch's interactions are touched.
+    """
+
+    def __init__(self, n_items: int, width: int, dropout: float = 0.5):
+        super().__init__()
+        self.weight = nn.Parameter(torch.empty(n_items, width))
+        self.bias = nn.Parameter(torch.empty(width))
+        self.dropout = dropout
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        """Draw new weights."""
+        init_linear(self.weight, self.bias)
+
+    def forward(self, batch: Batch) -> Tensor:
+        """Return (B, width) for a batch of B users; a user without items gets the bias."""
+        rows, items = batch.rows, batch.items
+        if batch.values is None:
+            scale = batch.counts.clamp_min(1).to(self.weight.dtype).rsqrt()
+            values = scale[rows]
+        else:
+            squares = torch.zeros(len(batch), device=rows.device).index_add_(0, rows, batch.values**2)
+            values = batch.values * squares.clamp_min(1e-12).rsqrt()[rows]
+        values = nn.functional.dropout(values, self.dropout, self.training)
+        total = nn.functional.embedding_bag(
+            items, self.weight, batch.offsets, mode="sum", per_sample_weights=values
+        )
+        return total + self.bias

@@ -1,0 +1,33 @@
+"""Every system by its slug (the names in ``book/results/reported.json``)."""
+
+from __future__ import annotations
+
+import inspect
+
+from . import baselines, models
+from .errors import ConfigError
+from .models.base import Model
+
+SYSTEMS: dict[str, type[Model]] = {
+    cls.slug: cls for cls in (models.MultVAE, models.MultDAE, baselines.Popularity, baselines.Random)
+}
+
+
+def options_of(cls: type[Model]) -> dict[str, inspect.Parameter]:
+    """Return the options of a system's constructor, ``n_items`` left out."""
+    return {name: p for name, p in inspect.signature(cls).parameters.items() if name != "n_items"}
+
+
+def build(slug: str, n_items: int, **options) -> Model:
+    """Return an untrained system.
+
+    Raises:
+        ConfigError: the slug or an option is unknown; the message lists the known ones.
+    """
+    if slug not in SYSTEMS:
+        raise ConfigError(f"unknown model {slug!r}. Known: {', '.join(SYSTEMS)}")
+    known = options_of(SYSTEMS[slug])
+    unknown = sorted(set(options) - set(known))
+    if unknown:
+        raise ConfigError(f"{slug} has no option {', '.join(unknown)}. Known: {', '.join(known) or 'none'}")
+    return SYSTEMS[slug](n_items=n_items, **options)

@@ -1,0 +1,341 @@
+"""The one training loop: phases, validation, selection of the best epoch, checkpoints, resume."""
+
+from __future__ import annotations
+
+import math
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import nullcontext
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from .checkpoints import load_tensors, save_model, save_tensors, write_json
+from .data import Batch, Split
+from .errors import ConfigError, TrainingError
+from .evaluation import evaluate, parse_metric
+from .models.base import Model, Phase
+
+
+@dataclass
+class Run:
+    """What :func:`fit` did. ``history``: one dict an epoch (loss, its terms, the validation metric, seconds)."""
+
+    model: Model
+    metric: str
+    history: list[dict] = field(default_factory=list)
+    best_epoch: int = 0
+    device: str = "cpu"
+
+    @property
+    def seconds_per_epoch(self) -> float:
+        """Median seconds of an epoch's updates, validation not counted; nan without epochs."""
+        seconds = sorted(row["seconds"] for row in self.history)
+        return seconds[len(seconds) // 2] if seconds else math.nan
+
+    def curve(self, name: str) -> list[float]:
+        """Return one column of the history, epoch by epoch."""
+        return [row[name] for row in self.history]
+
+
+def pick_device(device: str | torch.device = "auto") -> torch.device:
+    """Return the device: "auto" takes cuda, then mps, then cpu.
+
+    Raises:
+        ConfigError: the device asked for is not there.
+    """
+    if device == "auto":
+        if torch.cuda.is_available():
+            return torch.device("cuda")
+        return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
+    try:
+        device = torch.device(device)
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError) as error:
+        raise ConfigError(f"device={device!s} cannot be used here ({error}). Use 'auto' or 'cpu'") from error
+    return device
+
+
+def peak_memory_mb(device: str | torch.device) -> float:
+    """Return the peak memory in MB: of the tensors on a GPU, else of the whole process (nan where unknown)."""
+    if torch.device(device).type == "cuda":
+        return torch.cuda.max_memory_allocated(device) / 1e6
+    try:
+        import resource
+    except ImportError:  # Windows
+        return math.nan
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak / 1e6 if sys.platform == "darwin" else peak * 1024 / 1e6
+
+
+class _Progress:
+    """A tqdm bar in a terminal, about ten plain lines in a notebook or a log, nothing if not wanted."""
+
+    def __init__(self, epochs: int, wanted: bool):
+        self.epochs, self.wanted, self.bar = epochs, wanted, None
+        if wanted and sys.stderr.isatty() and "ipykernel" not in sys.modules:
+            from tqdm import tqdm
+
+            self.bar = tqdm(total=epochs, unit="epoch")
+
+    def update(self, epoch: int, row: dict, metric: str) -> None:
+        text = f"loss {row['loss']:.2f}" + (f"  {metric} {row[metric]:.4f}" if metric in row else "")
+        if self.bar is not None:
+            self.bar.n = epoch
+            self.bar.set_postfix_str(text)
+        elif self.wanted and (epoch % max(1, self.epochs // 10) == 0 or epoch in (1, self.epochs)):
+            print(f"epoch {epoch:3d}/{self.epochs}  {text}", file=sys.stdout if "ipykernel" in sys.modules else sys.stderr)
+
+    def close(self) -> None:
+        if self.bar is not None:
+            self.bar.close()
+
+
+class _Trainer:
+    """State of a training: model, optimisers, random generators, epoch and update counts."""
+
+    def __init__(self, model: Model, split: Split, epochs: int, batch_size: int, precision: str, device: torch.device):
+        self.model, self.split, self.epochs, self.batch_size = model, split, epochs, batch_size
+        self.device, self.precision = device, precision
+        self.phases = model.phases()
+        self.optimisers = [
+            torch.optim.Adam(phase.parameters, lr=phase.lr, fused=device.type in ("cpu", "cuda"))
+            for phase in self.phases
+        ]
+        self.epoch, self.step = 0, 0
+        n_batches = math.ceil(split.train.n_users / batch_size)
+        self.total_steps = max(1, epochs * n_batches * sum(phase.passes for phase in self.phases))
+        self.unchecked: list[tuple[int, int, str, Tensor]] = []
+
+    def _shuffled(self) -> Iterator[Batch]:
+        order = torch.randperm(self.split.train.n_users).to(self.device)
+        return self.split.train.batches(self.batch_size, order=order)
+
+    def _schedule(self) -> Iterator[tuple[int, int, Batch]]:
+        """Yield (phase number, batch number, batch) for one epoch; neighbours with per="batch" interleave."""
+        number = 0
+        while number < len(self.phases):
+            phase = self.phases[number]
+            if phase.per == "epoch":
+                for _ in range(phase.passes):
+                    yield from ((number, b, batch) for b, batch in enumerate(self._shuffled()))
+                group = [number]
+            else:
+                group = [number]
+                while group[-1] + 1 < len(self.phases) and self.phases[group[-1] + 1].per == "batch":
+                    group.append(group[-1] + 1)
+                for b, batch in enumerate(self._shuffled()):
+                    yield from ((n, b, batch) for n in group for _ in range(self.phases[n].passes))
+            for n in group:
+                if self.phases[n].after is not None:
+                    self.phases[n].after()
+            number = group[-1] + 1
+
+    def run_epoch(self) -> dict[str, float]:
+        """Make one epoch's updates; return the mean loss and terms over its batches, weighted by users."""
+        self.model.train()
+        sums: dict[str, Tensor | float] = {}
+        weights: dict[str, int] = {}
+        for number, batch_number, batch in self._schedule():
+            loss, terms = self._update(self.phases[number], self.optimisers[number], batch, batch_number)
+            prefix = f"{self.phases[number].name}/" if len(self.phases) > 1 else ""
+            for name, value in {"loss": loss, **terms}.items():
+                value = value.detach() if isinstance(value, Tensor) else value
+                sums[prefix + name] = sums.get(prefix + name, 0.0) + value * len(batch)
+                weights[prefix + name] = weights.get(prefix + name, 0) + len(batch)
+        self._check_finite()
+        self.epoch += 1
+        means = {name: float(value) / weights[name] for name, value in sums.items()}
+        return {"loss": sum(v for n, v in means.items() if n.split("/")[-1] == "loss"), **means}
+
+    def _update(self, phase: Phase, optimiser, batch: Batch, batch_number: int) -> tuple[Tensor, dict]:
+        mixed = torch.autocast(self.device.type, torch.bfloat16) if self.precision == "bf16" else nullcontext()
+        with mixed:
+            loss, terms = phase.loss(batch, self.step / self.total_steps)
+        self.unchecked.append((self.step, batch_number, phase.name, loss.detach()))
+        if self.device.type == "cpu" or len(self.unchecked) >= 50:  # on a GPU each look would wait for the device
+            self._check_finite()
+        # Phases may share weights (an adversary's gradients pass through the generator): clear only our own.
+        optimiser.zero_grad(set_to_none=True)
+        loss.backward()
+        optimiser.step()
+        self.step += 1
+        return loss, terms
+
+    def _check_finite(self) -> None:
+        losses, self.unchecked = self.unchecked, []
+        if losses and not bool(torch.stack([loss for *_, loss in losses]).isfinite().all()):
+            step, batch, phase, loss = next(entry for entry in losses if not bool(entry[3].isfinite()))
+            raise TrainingError(
+                f"the loss is {float(loss)} at update {step} (epoch {self.epoch + 1}, phase {phase}, batch {batch}). "
+                "Lower lr or a loss weight; with precision='bf16' try 'fp32'; check the data for extreme values"
+            )
+
+    def state(self) -> dict[str, Tensor]:
+        """Return everything that decides how training goes on, as named tensors."""
+        tensors = {f"model.{name}": value for name, value in self.model.state_dict().items()}
+        for i, optimiser in enumerate(self.optimisers):
+            for j, state in optimiser.state_dict()["state"].items():
+                tensors |= {f"optimiser.{i}.{j}.{key}": torch.as_tensor(value) for key, value in state.items()}
+        tensors["rng.cpu"] = torch.get_rng_state()
+        if self.device.type == "cuda":
+            tensors["rng.cuda"] = torch.cuda.get_rng_state(self.device)
+        return tensors
+
+    def load_state(self, tensors: dict[str, Tensor]) -> None:
+        """Take over a state of :meth:`state`."""
+        groups: dict[str, dict] = {}
+        for name, tensor in tensors.items():
+            kind, _, rest = name.partition(".")
+            groups.setdefault(kind, {})[rest] = tensor
+        self.model.load_state_dict(groups["model"])
+        for i, optimiser in enumerate(self.optimisers):
+            states: dict[int, dict] = {}
+            for name, tensor in groups.get("optimiser", {}).items():
+                phase, parameter, key = name.split(".")
+                if int(phase) == i:
+                    states.setdefault(int(parameter), {})[key] = tensor
+            optimiser.load_state_dict({"state": states, "param_groups": optimiser.state_dict()["param_groups"]})
+        torch.set_rng_state(groups["rng"]["cpu"])
+        if "cuda" in groups["rng"]:
+            torch.cuda.set_rng_state(groups["rng"]["cuda"], self.device)
+
+
+def fit(
+    model: Model,
+    split: Split,
+    epochs: int = 50,
+    batch_size: int = 500,
+    seed: int = 0,
+    device: str | torch.device = "auto",
+    out: str | Path | None = None,
+    metric: str | None = None,
+    precision: str = "fp32",
+    progress: bool = True,
+    warm_start: bool = False,
+    validate_every: int = 1,
+) -> Run:
+    """Train ``model`` on ``split.train``; leave it with the weights of the best epoch on ``split.valid``.
+
+    The same arguments give the same weights: the weights are drawn anew from ``seed`` first (unless
+    ``warm_start``), and torch's global generator is left as it was found.
+
+    Args:
+        model: any :class:`Model`; it is trained in place.
+        split: from one of the split functions. Without a validation part the last epoch is kept.
+        epochs: passes over the training users; 0 only prepares the model.
+        batch_size: users per update.
+        seed: of the weights, the order of users and all noise.
+        device: "auto" (cuda, mps, cpu) or a torch device; the model stays there.
+        out: folder for the run. A checkpoint is written after each epoch; if the folder holds one of the same
+            settings, training goes on from there and ends with the weights of an unbroken run.
+        metric: validation metric to select by: ndcg@100, or rmse (lower is better) for the ratings protocol.
+        precision: "fp32", or "bf16" for automatic mixed precision.
+        progress: a bar in a terminal, plain lines elsewhere.
+        warm_start: keep the model's present weights as the start.
+        validate_every: epochs between validations.
+
+    Raises:
+        ConfigError: options that do not fit, or ``out`` holds a run with other settings.
+        TrainingError: the loss became nan or infinite; the last checkpoint is whole.
+    """
+    if split.n_items != model.n_items:
+        raise ConfigError(f"the model has {model.n_items} items, the split {split.n_items}: build it with n_items=split.n_items")
+    if epochs < 0 or batch_size < 1 or validate_every < 1 or precision not in ("fp32", "bf16"):
+        raise ConfigError(
+            f"epochs={epochs}, batch_size={batch_size}, validate_every={validate_every}, precision={precision!r}: "
+            "need epochs >= 0, batch_size >= 1, validate_every >= 1, precision 'fp32' or 'bf16'"
+        )
+    metric = metric or ("rmse" if split.protocol == "ratings" else "ndcg@100")
+    lower_is_better = parse_metric(metric)[1] == 0
+    device = pick_device(device)
+    out = None if out is None else Path(out)
+    settings = {
+        "model": model.slug,
+        "config": model.config,
+        "epochs": epochs,
+        "batch_size": batch_size,
+        "seed": seed,
+        "metric": metric,
+        "precision": precision,
+        "validate_every": validate_every,
+        "train_interactions": split.train.nnz,
+    }
+    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+        torch.manual_seed(seed)
+        if not warm_start:
+            model.reset_parameters()
+        model.item_index.copy_(torch.as_tensor(split.item_index))
+        model.to(device)
+        split = split.to(device)
+        model.prepare(split.train)
+        trainer = _Trainer(model, split, epochs if model.phases() else 0, batch_size, precision, device)
+        run = Run(model, metric, device=str(device))
+        if out is not None:
+            out.mkdir(parents=True, exist_ok=True)
+            _resume(trainer, run, out, settings)
+        bar = _Progress(trainer.epochs, progress)
+        best_state = None
+        while trainer.epoch < trainer.epochs:
+            started = time.perf_counter()
+            row = trainer.run_epoch()
+            if device.type == "cuda":
+                torch.cuda.synchronize(device)
+            row |= {"epoch": trainer.epoch, "seconds": time.perf_counter() - started}
+            last = trainer.epoch == trainer.epochs
+            if split.valid is not None and (trainer.epoch % validate_every == 0 or last):
+                row[metric] = evaluate(model, split.valid, (metric,), batch_size)[metric].mean
+            run.history.append(row)
+            if _is_best(run.history, metric, lower_is_better):
+                run.best_epoch = trainer.epoch
+                best_state = None if out is not None else _copy(model)
+                if out is not None:
+                    save_model(model, out / "best.safetensors")
+            if out is not None:
+                note = {"settings": settings, "epoch": trainer.epoch, "step": trainer.step}
+                note |= {"history": run.history, "best_epoch": run.best_epoch}
+                save_tensors(out / "checkpoint.safetensors", trainer.state(), note)
+            bar.update(trainer.epoch, row, metric)
+        bar.close()
+        if out is not None and trainer.epochs == 0:
+            save_model(model, out / "best.safetensors")
+        if out is not None:
+            best_state, _ = load_tensors(out / "best.safetensors")
+            write_json(out / "history.json", run.history)
+        if best_state is not None:
+            model.load_state_dict(best_state)
+    model.eval()
+    return run
+
+
+def _copy(model: Model) -> dict[str, Tensor]:
+    return {name: value.detach().clone() for name, value in model.state_dict().items()}
+
+
+def _is_best(history: list[dict], metric: str, lower_is_better: bool) -> bool:
+    """Tell whether the last epoch is the best so far; without validation the last always is."""
+    if metric not in history[-1]:
+        return not any(metric in row for row in history)
+    seen = [row[metric] for row in history if metric in row]
+    return seen[-1] == (min(seen) if lower_is_better else max(seen)) and seen.index(seen[-1]) == len(seen) - 1
+
+
+def _resume(trainer: _Trainer, run: Run, out: Path, settings: dict) -> None:
+    """Take over the checkpoint in ``out``, if there is one of the same settings."""
+    path = out / "checkpoint.safetensors"
+    if not path.exists():
+        return
+    tensors, note = load_tensors(path)
+    if note["settings"] != settings:
+        old, new = note["settings"], settings
+        changed = [f"{key}: {old.get(key)!r} there, {new[key]!r} now" for key in new if old.get(key) != new[key]]
+        raise ConfigError(
+            f"{out} holds a run with other settings ({'; '.join(changed)}): give the same ones to go on with it, "
+            "another folder to train anew, or warm_start=True to continue from its weights"
+        )
+    trainer.load_state(tensors)
+    trainer.epoch, trainer.step = note["epoch"], note["step"]
+    run.history, run.best_epoch = note["history"], note["best_epoch"]
