@@ -19,6 +19,7 @@ from .systems import SYSTEMS
 
 app = typer.Typer(add_completion=False, no_args_is_help=True, help=__doc__, pretty_exceptions_enable=False)
 
+
 @app.command()
 def datasets() -> None:
     """List the data sets of the catalogue, one line each."""
@@ -67,7 +68,8 @@ def fit(
     batch_size: int = 500,
     metrics: Annotated[str | None, typer.Option(help="comma-separated, for instance recall@20,ndcg@100")] = None,
     settings: Annotated[
-        list[str] | None, typer.Option("--set", help="key=value for the split, the model or the training; repeatable")
+        list[str] | None,
+        typer.Option("--set", help="key=value for the split, the model or the training; repeatable"),
     ] = None,
     out: Annotated[Path | None, typer.Option(help="folder of the run; resumes what it holds")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="print one JSON object and nothing else to stdout")] = False,
@@ -123,7 +125,9 @@ def recommend(
     wanted = [line.strip() for line in lines if line.strip()]
     unknown = [line for line in wanted if line not in code_of]
     if unknown:
-        raise DataError(f"{history}: {len(unknown)} unknown items, the first is {unknown[0]!r}: use ids or titles of the data")
+        raise DataError(
+            f"{history}: {len(unknown)} unknown items, the first is {unknown[0]!r}: use ids or titles of the data"
+        )
     for rank, entry in enumerate(recommend_items(model, [code_of[w] for w in wanted], k, titles), start=1):
         typer.echo(f"{rank}\t{items['ids'][entry.item]}\t{entry.title or ''}\t{entry.score:.4f}")
 

@@ -155,13 +155,27 @@ def reproduce(
                     continue
                 settings = {**split_settings, **options}
                 result, _ = run_experiment(
-                    slug, log, protocol, epochs=epochs, seed=seed, device=device, settings=settings, progress=False
+                    slug,
+                    log,
+                    protocol,
+                    epochs=epochs,
+                    seed=seed,
+                    device=device,
+                    settings=settings,
+                    progress=False,
                 )
                 command = ["vaecf", "fit", slug, "--dataset", name, "--protocol", protocol]
                 command += ["--epochs", str(epochs), "--seed", str(seed)]
                 for key, value in settings.items():
-                    command += ["--set", f"{key}={json.dumps(value) if not isinstance(value, str) else value}"]
-                result |= {"label": label, "command": shlex.join([*command, "--json"]), "machine": machine(device)}
+                    command += [
+                        "--set",
+                        f"{key}={json.dumps(value) if not isinstance(value, str) else value}",
+                    ]
+                result |= {
+                    "label": label,
+                    "command": shlex.join([*command, "--json"]),
+                    "machine": machine(device),
+                }
                 write_json(path, result)
                 print(f"{path}: " + ", ".join(f"{m} {v['mean']:.4f}" for m, v in result["metrics"].items()))
     return paths

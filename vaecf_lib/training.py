@@ -87,7 +87,10 @@ class _Progress:
             self.bar.n = epoch
             self.bar.set_postfix_str(text)
         elif self.wanted and (epoch % max(1, self.epochs // 10) == 0 or epoch in (1, self.epochs)):
-            print(f"epoch {epoch:3d}/{self.epochs}  {text}", file=sys.stdout if "ipykernel" in sys.modules else sys.stderr)
+            print(
+                f"epoch {epoch:3d}/{self.epochs}  {text}",
+                file=sys.stdout if "ipykernel" in sys.modules else sys.stderr,
+            )
 
     def close(self) -> None:
         if self.bar is not None:
@@ -243,7 +246,9 @@ def fit(
         TrainingError: the loss became nan or infinite; the last checkpoint is whole.
     """
     if split.n_items != model.n_items:
-        raise ConfigError(f"the model has {model.n_items} items, the split {split.n_items}: build it with n_items=split.n_items")
+        raise ConfigError(
+            f"the model has {model.n_items} items, the split {split.n_items}: build it with n_items=split.n_items"
+        )
     if epochs < 0 or batch_size < 1 or validate_every < 1 or precision not in ("fp32", "bf16"):
         raise ConfigError(
             f"epochs={epochs}, batch_size={batch_size}, validate_every={validate_every}, precision={precision!r}: "

@@ -87,9 +87,7 @@ class Source:
                     yield handle
                     return
             if not optional:
-                raise DataError(
-                    f"{self.path}: no file {basename} inside. It is another archive, or an incomplete one"
-                )
+                raise DataError(f"{self.path}: no file {basename} inside. It is another archive, or an incomplete one")
             yield None
         except zipfile.BadZipFile as error:
             raise DataError(

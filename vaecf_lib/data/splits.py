@@ -54,9 +54,7 @@ class Split:
     def to(self, device) -> Split:
         """Return the same split on ``device``."""
         valid = None if self.valid is None else self.valid.to(device)
-        return Split(
-            self.protocol, self.train.to(device), valid, self.test.to(device), self.item_index, self.titles
-        )
+        return Split(self.protocol, self.train.to(device), valid, self.test.to(device), self.item_index, self.titles)
 
 
 def positives(log: RatingLog, threshold: float | None) -> RatingLog:
@@ -220,9 +218,7 @@ def split_ratings(
         parts = [rest[n_valid:], rest[:n_valid], np.flatnonzero(log.is_test)]
 
     def part(at: np.ndarray) -> Interactions:
-        return Interactions.from_pairs(
-            log.user[at], log.item[at], log.rating[at], shape=(log.n_users, log.n_items)
-        )
+        return Interactions.from_pairs(log.user[at], log.item[at], log.rating[at], shape=(log.n_users, log.n_items))
 
     fit, item_index = part(parts[0]), np.arange(log.n_items)
     return Split(
@@ -233,5 +229,3 @@ def split_ratings(
         item_index,
         _titles(log, item_index),
     )
-
-

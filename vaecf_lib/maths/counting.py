@@ -121,9 +121,7 @@ def _inclusion(logits: Tensor, t: Tensor, order: int) -> Tensor:
     return p.addcmul_(correction, v)
 
 
-def log_elementary_symmetric(
-    logits: Tensor, k: Tensor | int, method: str = "saddlepoint", order: int = 2
-) -> Tensor:
+def log_elementary_symmetric(logits: Tensor, k: Tensor | int, method: str = "saddlepoint", order: int = 2) -> Tensor:
     """Return log e_k(exp(logits)): the log of the sum over all k-subsets c of exp(sum of logits in c).
 
     Args:

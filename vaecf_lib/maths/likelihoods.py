@@ -24,9 +24,7 @@ def _positives(logits: Tensor, x) -> tuple[Tensor, Tensor, Tensor, Tensor | None
     """Return (rows, items, counts, weights) of the clicks ``x``: a (B, n_items) 0/1 tensor or a sparse batch."""
     if isinstance(x, Tensor):
         if x.shape != logits.shape or logits.dim() != 2:
-            raise ValueError(
-                f"logits {tuple(logits.shape)} and x {tuple(x.shape)} must have one shape (B, n_items)"
-            )
+            raise ValueError(f"logits {tuple(logits.shape)} and x {tuple(x.shape)} must have one shape (B, n_items)")
         rows, items = x.nonzero(as_tuple=True)
         weights = x[rows, items]
         weights = None if bool((weights == 1).all()) else weights.to(logits.dtype)

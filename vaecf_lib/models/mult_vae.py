@@ -131,9 +131,7 @@ class MultDAE(Model):
         likelihood: str = "multinomial",
         lr: float = 1e-3,
     ):
-        super().__init__(
-            n_items, latent_dim=latent_dim, dropout=dropout, penalty=penalty, likelihood=likelihood, lr=lr
-        )
+        super().__init__(n_items, latent_dim=latent_dim, dropout=dropout, penalty=penalty, likelihood=likelihood, lr=lr)
         if penalty < 0 or not 0 <= dropout < 1:
             raise ConfigError(f"penalty={penalty}, dropout={dropout}: need penalty >= 0 and dropout in [0, 1)")
         self.log_prob = check_likelihood(likelihood)

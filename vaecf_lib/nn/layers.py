@@ -42,7 +42,5 @@ class SparseInput(nn.Module):
             squares = torch.zeros(len(batch), device=rows.device).index_add_(0, rows, batch.values**2)
             values = batch.values * squares.clamp_min(1e-12).rsqrt()[rows]
         values = nn.functional.dropout(values, self.dropout, self.training)
-        total = nn.functional.embedding_bag(
-            items, self.weight, batch.offsets, mode="sum", per_sample_weights=values
-        )
+        total = nn.functional.embedding_bag(items, self.weight, batch.offsets, mode="sum", per_sample_weights=values)
         return total + self.bias
