@@ -30,7 +30,7 @@ class Estimate:
     n_users: int
 
     def __str__(self) -> str:
-        return f"{self.mean:.4f} ± {self.ci:.4f} ({self.n_users} users)"
+        return f"{self.mean:.3f} ± {self.ci:.3f} ({self.n_users} users)"
 
 
 def parse_metric(metric: str) -> tuple[str, int]:

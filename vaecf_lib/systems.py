@@ -9,7 +9,7 @@ from .errors import ConfigError
 from .models.base import Model
 
 SYSTEMS: dict[str, type[Model]] = {
-    cls.slug: cls for cls in (models.MultVAE, models.MultDAE, baselines.Popularity, baselines.Random)
+    cls.slug: cls for cls in (models.MultVAE, models.MultDAE, baselines.Popularity, baselines.Random, baselines.PlantedOracle)
 }
 
 

@@ -82,7 +82,7 @@ class _Progress:
             self.bar = tqdm(total=epochs, unit="epoch")
 
     def update(self, epoch: int, row: dict, metric: str) -> None:
-        text = f"loss {row['loss']:.2f}" + (f"  {metric} {row[metric]:.4f}" if metric in row else "")
+        text = f"loss {row['loss']:.1f}" + (f"  {metric} {row[metric]:.3f}" if metric in row else "")
         if self.bar is not None:
             self.bar.n = epoch
             self.bar.set_postfix_str(text)

@@ -3,7 +3,7 @@
 from .catalog import DATASETS, load_dataset
 from .interactions import Batch, Interactions
 from .parsers import read_own_file
-from .planted import CAST, PlantedWorld, planted_world
+from .planted import CAST, PlantedWorld, cast_of, planted_world
 from .ratings import RatingLog
 from .splits import HeldOut, Split, split_ratings, split_strong, split_weak
 
@@ -16,6 +16,7 @@ __all__ = [
     "PlantedWorld",
     "RatingLog",
     "Split",
+    "cast_of",
     "load_dataset",
     "planted_world",
     "read_own_file",

@@ -130,3 +130,13 @@ def planted_log() -> RatingLog:
 def planted_world() -> PlantedWorld:
     """Return the truth from which :func:`planted_log` was drawn; codes agree with the log's."""
     return _generate()[0]
+
+
+def cast_of(log: RatingLog) -> dict[str, int]:
+    """Return the companions' user codes: in the planted log their own, elsewhere users of four activity levels."""
+    if log.name == "planted":
+        return {name: code for name, (code, *_) in CAST.items()}
+    counts = np.bincount(log.user, minlength=log.n_users)
+    by_activity = np.argsort(counts, kind="stable")
+    levels = {"Ada": 0.7, "Bruno": 0.97, "Chen": 0.4, "Dalia": 0.1}
+    return {name: int(by_activity[int(level * (log.n_users - 1))]) for name, level in levels.items()}

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from ..data import Batch
+from ..data import Batch, Interactions
 from ..errors import ConfigError
 from ..maths import LIKELIHOODS, gaussian_kl, linear_annealing, sample_gaussian
 from ..nn import SparseInput, init_linear
@@ -100,6 +100,26 @@ class MultVAE(Model):
     def phases(self) -> list[Phase]:
         """One phase over all weights."""
         return [Phase("all", list(self.parameters()), self.loss, lr=self.lr)]
+
+    @torch.no_grad()
+    def elbo_terms(self, interactions: Interactions, seed: int = 0, batch_size: int = 500) -> dict[str, Tensor]:
+        """Return the ELBO's two sides over users, without dropout and with one sample of z per user.
+
+        ``distortion`` mean of -log p(x|z), nats · ``rate`` (latent_dim,) mean KL of each latent dimension, nats.
+        """
+        training, device = self.training, self.item_index.device
+        interactions = interactions.to(device)
+        generator = torch.Generator(device).manual_seed(seed)
+        distortion, rate = 0.0, 0.0
+        self.eval()
+        for batch in interactions.batches(batch_size):
+            mu, logvar = self.encode(batch)
+            noise = torch.randn(mu.shape, generator=generator, device=device)
+            logits = self.decode(mu + torch.exp(0.5 * logvar) * noise)
+            distortion = distortion - self.log_prob(logits, batch).sum()
+            rate = rate + gaussian_kl(mu, logvar, per_dimension=True).sum(0)
+        self.train(training)
+        return {"distortion": distortion / interactions.n_users, "rate": rate / interactions.n_users}
 
     def scores(self, batch: Batch) -> Tensor:
         """Return the logits at the posterior mean, (B, n_items)."""

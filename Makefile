@@ -1,0 +1,46 @@
+# make book · make test · make serve · make sync · make states · make lint   (README.md explains)
+PYTHON ?= python3
+DATASET ?= planted
+BIN := .venv/bin
+SITE := _build/$(DATASET)/_build/html/index.html
+# Chapters are single-threaded, so that their numbers repeat; two are executed side by side.
+export OMP_NUM_THREADS ?= 1
+
+.PHONY: book test serve sync check states lint install browser clean
+
+install: .venv/installed
+.venv/installed: requirements.lock pyproject.toml
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet -r requirements.lock
+	$(BIN)/python -m pip install --quiet --no-deps --no-build-isolation -e .
+	touch $@
+
+book: install   ## execute the chapters on DATASET and build the site
+	$(BIN)/python book/_ext/chapters.py build --dataset $(DATASET) $(ARGS)
+	@echo "open file://$(CURDIR)/$(SITE)   or: make serve"
+
+serve: install  ## serve the built site on http://localhost:8000
+	$(BIN)/python -m http.server --directory $(dir $(SITE)) --bind 127.0.0.1 8000
+
+sync: install   ## execute book/*.md into notebooks/*.ipynb (only what changed; ARGS=--all for all)
+	$(BIN)/python book/_ext/chapters.py sync $(ARGS)
+
+check: install  ## are notebooks/ in step with book/, vaecf_lib/ and the lock file?
+	$(BIN)/python book/_ext/chapters.py check
+
+states: install ## retrain the grids of states that the sliders show (minutes)
+	$(BIN)/python book/_ext/states.py
+
+browser: install
+	@command -v chromium || command -v chromium-browser || command -v google-chrome \
+	  || $(BIN)/python -m playwright install chromium
+
+test: install browser  ## the library's tests, then the book's: notebooks, links, build, browser
+	$(BIN)/python -m pytest $(ARGS)
+
+lint: install
+	$(BIN)/python -m ruff check .
+	$(BIN)/python -m ruff format --check .
+
+clean:
+	rm -rf _build

@@ -1,0 +1,97 @@
+"""One house style for every printed figure: colour-blind safe, legible on light and dark pages, alt text always."""
+
+from __future__ import annotations
+
+import base64
+import io
+
+import matplotlib.pyplot as plt
+import numpy as np
+
+from .explore.chart import COLOURS
+
+STYLE = {
+    "figure.figsize": (7.2, 3.6),
+    "figure.dpi": 120,
+    "figure.facecolor": "white",
+    "figure.constrained_layout.use": True,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.grid": True,
+    "axes.grid.axis": "y",
+    "grid.alpha": 0.25,
+    "axes.titlesize": 11,
+    "axes.titleweight": "bold",
+    "axes.titlelocation": "left",
+    "font.size": 10,
+    "lines.linewidth": 2.0,
+    "legend.frameon": False,
+    "axes.prop_cycle": plt.cycler(color=list(COLOURS.values())),
+}
+
+
+class Figure:
+    """A finished figure with its alt text; the last line of a cell shows it."""
+
+    def __init__(self, figure, alt: str):
+        buffer = io.BytesIO()
+        figure.savefig(buffer, format="png", bbox_inches="tight", metadata={"Software": None})
+        plt.close(figure)
+        self.png, self.alt = buffer.getvalue(), alt
+
+    def _repr_mimebundle_(self, include=None, exclude=None):
+        data = {"image/png": base64.b64encode(self.png).decode(), "text/plain": self.alt}
+        return data, {"image/png": {"alt": self.alt}}
+
+
+def subplots(*args, **kwargs):
+    """``plt.subplots`` in the house style, which stays on for the session."""
+    plt.rcParams.update(STYLE)
+    return plt.subplots(*args, **kwargs)
+
+
+def show(figure, alt: str) -> Figure:
+    """Return ``figure`` ready to be shown, described in words by ``alt``."""
+    return Figure(figure, alt)
+
+
+def direct_labels(axes, labels: dict[str, tuple[float, float]], colours: dict[str, str] | None = None) -> None:
+    """Write each label at its (x, y) in the colour of its line, instead of a legend."""
+    for label, (x, y) in labels.items():
+        colour = (colours or {}).get(label, "black")
+        axes.annotate(label, (x, y), color=colour, xytext=(4, 0), textcoords="offset points", va="center")
+
+
+def bars(names: list[str], values, intervals=None, label: str = "", colour: str = "blue", figsize=None):
+    """Return a figure of horizontal bars, best on top, each with its value and 95 % interval."""
+    values = np.asarray(values, float)
+    order = np.argsort(values)
+    figure, axes = subplots(figsize=figsize or (7.2, 0.5 * len(names) + 1.1))
+    error = None if intervals is None else np.asarray(intervals, float)[order]
+    axes.barh(np.arange(len(names)), values[order], xerr=error, color=COLOURS[colour], ecolor="#444", height=0.62)
+    for at, i in enumerate(order):
+        half = 0 if intervals is None else intervals[i]
+        axes.annotate(
+            f"{values[i]:.3f}", (values[i] + half, at), xytext=(5, 0), textcoords="offset points", va="center"
+        )
+    axes.set_yticks(np.arange(len(names)), [names[i] for i in order])
+    axes.set_xlabel(label)
+    axes.grid(visible=False)
+    axes.margins(x=0.12)
+    return figure, axes
+
+
+def learning_curves(runs: dict[str, object], metric: str, ceiling: float | None = None, title: str = ""):
+    """Return a figure of the validation ``metric`` by epoch for each named :class:`~vaecf_lib.Run`."""
+    figure, axes = subplots()
+    for (name, run), colour in zip(runs.items(), COLOURS.values(), strict=False):
+        curve = run.curve(metric)
+        axes.plot(range(1, len(curve) + 1), curve, color=colour)
+        axes.plot(run.best_epoch, curve[run.best_epoch - 1], "o", color=colour)
+        axes.annotate(name, (len(curve), curve[-1]), color=colour, xytext=(5, 0), textcoords="offset points")
+    if ceiling is not None:
+        axes.axhline(ceiling, color=COLOURS["grey"], linestyle="--")
+        axes.annotate("best attainable", (1, ceiling), xytext=(0, 4), textcoords="offset points", color="#555")
+    axes.set(xlabel="epoch", ylabel=f"validation {metric}", title=title)
+    axes.margins(x=0.14)
+    return figure, axes
