@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import inspect
 from pathlib import Path
-from typing import Any
+from typing import Any, get_type_hints
 
 from . import data
 from .checkpoints import write_json
@@ -28,22 +27,29 @@ def assign_settings(settings: dict[str, Any], slug: str, protocol: str) -> tuple
     """Deal settings to the split, the model and the training; ``split_seed`` is the split's own seed.
 
     Raises:
-        ConfigError: the model, the protocol or a key is unknown; the message lists the known ones.
+        ConfigError: the model, the protocol or a key is unknown (the message lists the known ones), or a value
+            is of the wrong type.
     """
     if slug not in SYSTEMS:
         raise ConfigError(f"unknown model {slug!r}. Known: {', '.join(SYSTEMS)}")
     if protocol not in PROTOCOLS:
         raise ConfigError(f"unknown protocol {protocol!r}. Known: {', '.join(PROTOCOLS)}")
-    of_split = set(inspect.signature(PROTOCOLS[protocol]).parameters) - {"log", "seed"} | {"split_seed"}
-    takers = [({}, of_split), ({}, set(options_of(SYSTEMS[slug]))), ({}, set(FIT_OPTIONS))]
+    split_types = get_type_hints(PROTOCOLS[protocol])
+    split_types["split_seed"] = split_types.pop("seed")
+    del split_types["log"], split_types["return"]
+    model_types = {k: t for k, t in get_type_hints(SYSTEMS[slug].__init__).items() if k in options_of(SYSTEMS[slug])}
+    fit_types = {k: t for k, t in get_type_hints(fit).items() if k in FIT_OPTIONS}
+    takers = [({}, split_types), ({}, model_types), ({}, fit_types)]
     for key, value in settings.items():
-        taker = next((values for values, keys in takers if key in keys), None)
-        if taker is None:
-            known = sorted(set().union(*(keys for _, keys in takers)))
+        values, types = next((taker for taker in takers if key in taker[1]), (None, None))
+        if types is None:
+            known = sorted(set().union(*(types for _, types in takers)))
             raise ConfigError(
                 f"no option {key!r} of {slug}, of the {protocol} split or of fit. Known: {', '.join(known)}"
             )
-        taker["seed" if key == "split_seed" else key] = value
+        if not isinstance(value, types[key] | int if isinstance(0.0, types[key]) else types[key]):
+            raise ConfigError(f"{key}={value!r}: must be {getattr(types[key], '__name__', types[key])}")
+        values["seed" if key == "split_seed" else key] = value
     return takers[0][0], takers[1][0], takers[2][0]
 
 

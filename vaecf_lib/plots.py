@@ -55,13 +55,6 @@ def show(figure, alt: str) -> Figure:
     return Figure(figure, alt)
 
 
-def direct_labels(axes, labels: dict[str, tuple[float, float]], colours: dict[str, str] | None = None) -> None:
-    """Write each label at its (x, y) in the colour of its line, instead of a legend."""
-    for label, (x, y) in labels.items():
-        colour = (colours or {}).get(label, "black")
-        axes.annotate(label, (x, y), color=colour, xytext=(4, 0), textcoords="offset points", va="center")
-
-
 def bars(names: list[str], values, intervals=None, label: str = "", colour: str = "blue", figsize=None):
     """Return a figure of horizontal bars, best on top, each with its value and 95 % interval."""
     values = np.asarray(values, float)
@@ -88,10 +81,17 @@ def learning_curves(runs: dict[str, object], metric: str, ceiling: float | None 
         curve = run.curve(metric)
         axes.plot(range(1, len(curve) + 1), curve, color=colour)
         axes.plot(run.best_epoch, curve[run.best_epoch - 1], "o", color=colour)
-        axes.annotate(name, (len(curve), curve[-1]), color=colour, xytext=(5, 0), textcoords="offset points")
     if ceiling is not None:
         axes.axhline(ceiling, color=COLOURS["grey"], linestyle="--")
         axes.annotate("best attainable", (1, ceiling), xytext=(0, 4), textcoords="offset points", color="#555")
     axes.set(xlabel="epoch", ylabel=f"validation {metric}", title=title)
     axes.margins(x=0.14)
+    # Names stand at the lines' ends, pushed apart where the ends are close.
+    low, high = axes.get_ylim()
+    floor = low
+    for name, colour in sorted(zip(runs, COLOURS.values(), strict=False), key=lambda pair: runs[pair[0]].curve(metric)[-1]):
+        end = runs[name].curve(metric)
+        at = max(end[-1], floor)
+        floor = at + 0.06 * (high - low)
+        axes.annotate(name, (len(end), at), color=colour, xytext=(6, 0), textcoords="offset points", va="center")
     return figure, axes

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from .checkpoints import load_tensors, save_model, save_tensors, write_json
 from .data import Batch, Split
+from .environment import in_kernel
 from .errors import ConfigError, TrainingError
 from .evaluation import evaluate, parse_metric
 from .models.base import Model, Phase
@@ -76,7 +77,7 @@ class _Progress:
 
     def __init__(self, epochs: int, wanted: bool):
         self.epochs, self.wanted, self.bar = epochs, wanted, None
-        if wanted and sys.stderr.isatty() and "ipykernel" not in sys.modules:
+        if wanted and sys.stderr.isatty() and not in_kernel():
             from tqdm import tqdm
 
             self.bar = tqdm(total=epochs, unit="epoch")
@@ -89,7 +90,7 @@ class _Progress:
         elif self.wanted and (epoch % max(1, self.epochs // 10) == 0 or epoch in (1, self.epochs)):
             print(
                 f"epoch {epoch:3d}/{self.epochs}  {text}",
-                file=sys.stdout if "ipykernel" in sys.modules else sys.stderr,
+                file=sys.stdout if in_kernel() else sys.stderr,
             )
 
     def close(self) -> None:

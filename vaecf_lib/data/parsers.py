@@ -50,7 +50,7 @@ def _read_table(handle: BinaryIO, where: str, separator: str, columns: dict[str,
             na_values=[""],
             quoting=3,
         )
-        sound = not frame[names].isna().to_numpy().any()
+        sound = len(frame) > 0 and not frame[names].isna().to_numpy().any()
         if doubled:
             sound = sound and frame.drop(columns=names).isna().to_numpy().all()
     except (ValueError, pd.errors.ParserError, pd.errors.EmptyDataError):
@@ -59,7 +59,9 @@ def _read_table(handle: BinaryIO, where: str, separator: str, columns: dict[str,
         if not data.strip():
             raise DataError(f"{where}: the file is empty. Fetch it again")
         _blame_line(data, where, separator, kinds, header is not None)
-    return frame[names]
+    frame = frame[names]
+    frame.attrs = {"where": where, "first_line": 1 if header is None else 2}
+    return frame
 
 
 def _blame_line(data: bytes, where: str, separator: str, kinds: list[str], has_header: bool):
@@ -75,12 +77,12 @@ def _blame_line(data: bytes, where: str, separator: str, kinds: list[str], has_h
     raise DataError(f"{where}: the file cannot be read as a table of {separator.join(kinds)!r}")
 
 
-def _check_scale(frame: pd.DataFrame, where: str, scale: tuple[float, ...], *, first_line: int = 1) -> None:
+def _check_scale(frame: pd.DataFrame, where: str, scale: tuple[float, ...]) -> None:
     outside = ~frame["rating"].isin(scale)
     if outside.any():
         at = int(np.flatnonzero(outside)[0])
         raise DataError(
-            f"{where}, line {at + first_line}: rating {frame['rating'].iloc[at]:g} is outside the scale "
+            f"{where}, line {at + frame.attrs.get('first_line', 1)}: rating {frame['rating'].iloc[at]:g} is outside the scale "
             f"{scale[0]:g} to {scale[-1]:g}. Repair that line, or fetch the file again"
         )
 
@@ -124,7 +126,7 @@ def movielens_csv(source: Source) -> tuple[pd.DataFrame, dict]:
     where = f"{source.path}/ratings.csv"
     with source.open("ratings.csv") as handle:
         frame = _read_table(handle, where, ",", columns, "userId,movieId,rating,timestamp")
-    _check_scale(frame, where, HALF_STARS, first_line=2)
+    _check_scale(frame, where, HALF_STARS)
     with source.open("movies.csv") as handle:
         movies = pd.read_csv(handle)
     return frame, dict(zip(movies["movieId"], movies["title"], strict=True))

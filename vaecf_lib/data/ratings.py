@@ -64,12 +64,14 @@ class RatingLog:
         """
         if frame.empty:
             raise DataError(f"{name}: no ratings found. Check that the file is complete")
-        repeated = frame.duplicated(["user", "item"])
+        repeated = frame.duplicated(["user", "item"]).to_numpy()
         if repeated.any():
-            first = frame[repeated].iloc[0]
+            at = int(np.flatnonzero(repeated)[0])
+            where = frame.attrs.get("where", name)
             raise DataError(
-                f"{name}: {int(repeated.sum())} repeated (user, item) pairs, the first is user {first['user']}, "
-                f"item {first['item']}: the file is damaged or two copies were joined. Fetch it again"
+                f"{where}, line {at + frame.attrs.get('first_line', 1)}: user {frame['user'].iloc[at]} and item "
+                f"{frame['item'].iloc[at]} stand there a second time; {int(repeated.sum())} such lines in all. "
+                "The file is damaged, or two copies were joined: fetch it again"
             )
         user_ids, user = np.unique(frame["user"].to_numpy(), return_inverse=True)
         item_ids, item = np.unique(frame["item"].to_numpy(), return_inverse=True)

@@ -112,7 +112,7 @@ def _resuming_download(url: str, output_file: str, part: Path) -> None:
             part.open("ab" if resumed else "wb") as out,
             tqdm(total=total or None, initial=done if resumed else 0, unit="B", unit_scale=True) as bar,
         ):
-            for chunk in response.iter_content(1 << 20):
+            for chunk in response.iter_content(1 << 16):
                 out.write(chunk)
                 bar.update(len(chunk))
     if total and part.stat().st_size < total:

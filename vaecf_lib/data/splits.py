@@ -79,8 +79,8 @@ def _hold_out_fifth(user: np.ndarray, rng: np.random.RandomState, share: float, 
     """Mark int(share * n) random entries of each user with ``at_least`` entries; ``user`` (n,) codes."""
     held = np.zeros(len(user), dtype=bool)
     order = np.argsort(user, kind="stable")  # user by user, in the order of the log
-    starts = np.flatnonzero(np.r_[True, np.diff(user[order]) != 0]) if len(user) else np.zeros(0, int)
-    for start, stop in zip(starts, np.r_[starts[1:], len(user)], strict=True):
+    bounds = np.flatnonzero(np.diff(user[order], prepend=-1, append=-1))
+    for start, stop in zip(bounds[:-1], bounds[1:], strict=True):
         n = stop - start
         if n >= at_least:
             held[order[start + rng.choice(n, size=int(share * n), replace=False)]] = True

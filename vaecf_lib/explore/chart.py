@@ -106,6 +106,8 @@ class Chart:
 
     def _line_svg(self, x, y, colour, label, dashed):
         inside = np.isfinite(y)
+        if not inside.any():
+            return ""
         x, y = self._x(x[inside]), np.clip(self._y(y[inside]), 0, _HEIGHT)
         steps = " ".join(f"{_n(a)},{_n(b)}" for a, b in zip(x, y, strict=True))
         dash = ' stroke-dasharray="6 5"' if dashed else ""
@@ -115,6 +117,8 @@ class Chart:
         return svg
 
     def _points_svg(self, x, y, colour, label, size):
+        if len(x) == 0:
+            return ""
         px, py = self._x(x), self._y(y)
         svg = "".join(f'<circle cx="{_n(a)}" cy="{_n(b)}" r="{_n(size)}"/>' for a, b in zip(px, py, strict=True))
         svg = f'<g fill="{COLOURS[colour]}">{svg}</g>'

@@ -7,7 +7,6 @@ import hashlib
 import itertools
 import json
 import os
-import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from html import escape
@@ -15,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from ..checkpoints import write_json
+from ..environment import in_kernel
 from ..errors import ConfigError, DataError
 from .chart import Chart
 
@@ -42,7 +42,7 @@ class Slider:
 
 def _is_live() -> bool:
     """Tell whether a person sits at a kernel: not when the book is executed (papermill, nbval, pytest)."""
-    return "ipykernel" in sys.modules and not os.environ.get("VAECF_STATIC")
+    return in_kernel() and not os.environ.get("VAECF_STATIC")
 
 
 class explore:  # noqa: N801  (reads as a verb: the last line of a cell)

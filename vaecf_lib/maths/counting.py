@@ -38,19 +38,22 @@ def _exact(logits: Tensor, k: Tensor) -> Tensor:
 def calibrate(logits: Tensor, k: Tensor) -> Tensor:
     """Return t (...,) with sum_i sigmoid(logits_i + t) = k, for 0 < k < n_items.
 
-    Newton on log sum sigmoid, which is concave and increasing in t: from the left it never overshoots. The start
-    log k - logsumexp(logits) lies left, since sigmoid(x) < exp(x).
+    Newton's method on the log of the sum, kept inside a bracket. sigmoid(x) < exp(x) gives its left end,
+    log k - logsumexp(logits), which is also the start; the same for 1 - sigmoid gives its right end. A step that
+    would leave the bracket, as on the plateaus of logits far apart, is replaced by halving it.
     """
-    target = k.to(logits.dtype).log()
-    t = target - logits.logsumexp(-1)
+    k = k.to(logits.dtype)
+    low = k.log() - logits.logsumexp(-1)
+    high = (-logits).logsumexp(-1) - (logits.shape[-1] - k).log()
     enough = torch.finfo(logits.dtype).eps ** 0.5  # Newton squares the error: the step taken last leaves eps
-    p = torch.empty_like(logits)
-    for _ in range(60):
+    t, p = low, torch.empty_like(logits)
+    for _ in range(100):
         torch.add(logits, t[..., None], out=p).sigmoid_()
         total = p.sum(-1)
-        gap = target - total.log()
-        slope = (total - _dot(p, p)) / total
-        t = t + gap / slope.clamp_min(torch.finfo(logits.dtype).tiny)
+        gap = k.log() - total.log()
+        low, high = torch.where(gap > 0, t, low), torch.where(gap > 0, high, t)
+        step = t + gap * total / (total - _dot(p, p)).clamp_min(torch.finfo(logits.dtype).tiny)
+        t = torch.where((step >= low) & (step <= high), step, (low + high) / 2)
         if bool((gap.abs() < enough).all()):
             break
     return t
@@ -62,10 +65,11 @@ def _dot(a: Tensor, b: Tensor) -> Tensor:
 
 
 class _Saddlepoint(torch.autograd.Function):
-    """log e_k by saddlepoint with its second-order term; the gradient is its exact derivative.
+    """log e_k by saddlepoint; the gradient is the exact derivative of the value.
 
     With p_i = sigmoid(eta_i + t) and K_r the sum of the items' r-th Bernoulli cumulants,
-        log e_k ~ sum softplus(eta_i + t) - k t - log(2 pi K_2) / 2 + log(1 + K_4 / 8 K_2^2 - 5 K_3^2 / 24 K_2^3).
+        log e_k = sum softplus(eta_i + t) - k t + log P(count = k),
+        log P(count = k) ~ -log(2 pi K_2) / 2 + log(1 + K_4 / 8 K_2^2 - 5 K_3^2 / 24 K_2^3).
     """
 
     @staticmethod
@@ -77,16 +81,34 @@ class _Saddlepoint(torch.autograd.Function):
         value = torch.nn.functional.softplus(theta).sum(-1) - k * t
         p = theta.sigmoid_()
         K2, K3, K4, _ = _cumulants(p, p - p * p)
-        value -= 0.5 * torch.log(2 * math.pi * K2)
-        if order == 2:
-            value += torch.log1p(K4 / (8 * K2**2) - 5 * K3**2 / (24 * K2**3))
-        return value
+        return value + _log_chance(K2, K3, K4, order)[0]
 
     @staticmethod
     @once_differentiable
     def backward(ctx, grad: Tensor):
         logits, t = ctx.saved_tensors
         return _inclusion(logits, t, ctx.order).mul_(grad[..., None]), None, None
+
+
+def _log_chance(K2: Tensor, K3: Tensor, K4: Tensor, order: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Return log P(count = k) and its derivatives by K_2, K_3 and K_4.
+
+    Where hardly a coin is undecided (K_2 below 1/2) the expansion does not hold: there the second-order term is
+    left out, and the chance is kept at 1 at most, its limit as K_2 vanishes.
+    """
+    K2 = K2.clamp_min(torch.finfo(K2.dtype).tiny ** 0.2)
+    value, f2 = -0.5 * torch.log(2 * math.pi * K2), -0.5 / K2
+    f3 = f4 = torch.zeros_like(K2)
+    if order == 2:
+        s = K4 / (8 * K2**2) - 5 * K3**2 / (24 * K2**3)
+        holds = K2 >= 0.5
+        weight = torch.where(holds, 1 / (1 + s), 0.0)
+        value = value + torch.where(holds, torch.log1p(s), 0.0)
+        f2 = f2 + weight * (5 * K3**2 / (8 * K2**4) - K4 / (4 * K2**3))
+        f3 = weight * (-5 * K3 / (12 * K2**3))
+        f4 = weight / (8 * K2**2)
+    certain = value >= 0
+    return value.clamp_max(0.0), *(torch.where(certain, 0.0, f) for f in (f2, f3, f4))
 
 
 def _cumulants(p: Tensor, v: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
@@ -102,20 +124,15 @@ def _inclusion(logits: Tensor, t: Tensor, order: int) -> Tensor:
     """Return the derivative of the saddlepoint log e_k by each logit: p_i plus corrections that sum to zero.
 
     A cumulant's derivative by theta is the next cumulant, and moving eta_i moves t by -v_i / K_2, so
-    dK_r / d eta_i = kappa_{r+1,i} - v_i K_{r+1} / K_2. With f(K_2, K_3, K_4) the terms after the first two,
-    the correction is f_2 dK_2 + f_3 dK_3 + f_4 dK_4: v_i times a polynomial in p_i and v_i.
+    dK_r / d eta_i = kappa_{r+1,i} - v_i K_{r+1} / K_2. The correction f_2 dK_2 + f_3 dK_3 + f_4 dK_4 is v_i times
+        f2 (1-2p) + f3 (1-6v) + f4 (1-2p)(1-12v) - (f2 K3 + f3 K4 + f4 K5) / K2.
     """
     p = (logits + t[..., None]).sigmoid_()
     v = torch.addcmul(p, p, p, value=-1)
-    K2, K3, K4, K5 = (c[..., None] for c in _cumulants(p, v))
-    f2, f3, f4 = -0.5 / K2, torch.zeros_like(K2), torch.zeros_like(K2)
-    if order == 2:
-        s = 1 + K4 / (8 * K2**2) - 5 * K3**2 / (24 * K2**3)
-        f2 = f2 + (5 * K3**2 / (8 * K2**4) - K4 / (4 * K2**3)) / s
-        f3 = -5 * K3 / (12 * K2**3) / s
-        f4 = 1 / (8 * K2**2) / s
-    # f2 (1-2p) + f3 (1-6v) + f4 (1-2p)(1-12v) - (f2 K3 + f3 K4 + f4 K5) / K2, gathered by powers:
-    constant = f2 + f3 + f4 - (f2 * K3 + f3 * K4 + f4 * K5) / K2
+    K2, K3, K4, K5 = _cumulants(p, v)
+    _, f2, f3, f4 = (f[..., None] for f in _log_chance(K2, K3, K4, order))
+    shift = f2 * K3[..., None] + f3 * K4[..., None] + f4 * K5[..., None]
+    constant = f2 + f3 + f4 - shift / K2[..., None].clamp_min(torch.finfo(K2.dtype).tiny ** 0.2)
     correction = (v * (24 * f4)).sub_(2 * (f2 + f4)).mul_(p)
     correction.addcmul_(v, -6 * f3 - 12 * f4).add_(constant)
     return p.addcmul_(correction, v)

@@ -1,0 +1,33 @@
+import os
+from pathlib import Path
+
+import pytest
+import torch
+
+import vaecf_lib as vc
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+@pytest.fixture(autouse=True, scope="session")
+def one_thread():
+    torch.set_num_threads(1)
+
+
+@pytest.fixture(scope="session")
+def planted():
+    return vc.load_dataset("planted")
+
+
+@pytest.fixture(scope="session")
+def planted_split(planted):
+    return vc.split_strong(planted)
+
+
+@pytest.fixture(scope="session")
+def real_data():
+    """The folder of the real data sets; tests that need it are skipped where there is none."""
+    folder = os.environ.get("VAECF_DATA")
+    if not folder or not (Path(folder) / "ml-1m").exists():
+        pytest.skip("VAECF_DATA names no folder with ml-1m: real data cannot be redistributed with the tests")
+    return Path(folder)

@@ -1,0 +1,324 @@
+"""Named data sets: small files in every original layout, the real data, archives, downloads."""
+
+import dataclasses
+import hashlib
+import io
+import tarfile
+import threading
+import zipfile
+from http.server import BaseHTTPRequestHandler, HTTPServer
+
+import h5py
+import numpy as np
+import pytest
+
+import vaecf_lib as vc
+from vaecf_lib.data import catalog
+from vaecf_lib.data.sources import Source, download
+
+ML_100K = {"u.data": "1\t10\t5\t881250949\n2\t10\t3\t891717742\n2\t11\t1\t878887116\n",
+           "u.item": "10|Toy Story (1995)|01-Jan-1995||x|0\n11|GoldenEye (1995)|01-Jan-1995||x|0\n"}  # fmt: skip
+ML_DAT = {"ratings.dat": "1::10::5::978300760\n2::10::3::978302109\n2::11::1::978301968\n",
+          "movies.dat": "10::Toy Story (1995)::Animation\n11::Jumanji (1995)::Adventure\n"}  # fmt: skip
+ML_CSV = {
+    "ratings.csv": "userId,movieId,rating,timestamp\n1,10,4.5,1112486027\n2,10,3.0,1112484676\n2,11,0.5,1112484819\n",
+    "movies.csv": 'movieId,title,genres\n10,"American President, The (1995)",Comedy\n11,Jumanji (1995),Adventure\n',
+}
+NETFLIX = {"training_set/mv_0000001.txt": "1:\n1488844,3,2005-09-06\n822109,5,2005-05-13\n",
+           "training_set/mv_0000002.txt": "2:\n822109,1,2005-09-05\n"}  # fmt: skip
+MSD = {"train_triplets.txt": "b80344d063b5ccb3\tSOAKIMP12A8C130995\t1\nb80344d063b5ccb3\tSOBBMDR12A8C13253B\t2\nc34\tSOAKIMP12A8C130995\t17\n"}
+AMAZON_2018 = "1223000893,A14CK12J7C7JRK,3.0,1294790400\n1223000893,A39QHP5WLON5HV,5.0,1379116800\nB001,A39QHP5WLON5HV,1.0,1379116801\n"
+AMAZON_2014 = "A14CK12J7C7JRK,1223000893,3.0,1294790400\nA39QHP5WLON5HV,1223000893,5.0,1379116800\nA39QHP5WLON5HV,B001,1.0,1379116801\n"
+TEXT_LAYOUTS = {
+    "ml-100k": ML_100K,
+    "ml-1m": ML_DAT,
+    "ml-10m": {**ML_DAT, "ratings.dat": ML_DAT["ratings.dat"].replace("::5::", "::4.5::")},
+    "ml-20m": ML_CSV,
+    "netflix": NETFLIX,
+    "msd": MSD,
+    "amazon-pet": {"Pet_Supplies.csv": AMAZON_2018},
+    "amazon-kindle": {"ratings_Kindle_Store.csv": AMAZON_2014},
+}
+
+
+@pytest.fixture
+def folder(tmp_path, monkeypatch):
+    """An empty data folder, with the check of the published size switched off."""
+    monkeypatch.setenv("VAECF_DATA", str(tmp_path))
+    for name, entry in catalog.DATASETS.items():
+        monkeypatch.setitem(catalog.DATASETS, name, dataclasses.replace(entry, ratings=None, urls=(f"http://127.0.0.1:9/{entry.archive}",)))
+    return tmp_path
+
+
+def write(folder, files):
+    for name, text in files.items():
+        path = folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(text.encode("latin-1"))
+
+
+def zipped(path, files, prefix="inner/"):
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+        for name, text in files.items():
+            archive.writestr(prefix + name, text.encode("latin-1"))
+
+
+@pytest.mark.parametrize("name", TEXT_LAYOUTS)
+def test_unpacked_folder_of_every_layout(folder, name):
+    write(folder / name, TEXT_LAYOUTS[name])
+    log = vc.load_dataset(name)
+    assert (len(log), log.n_users, log.n_items) == (3, 2, 2)
+    assert log.rating.min() >= 0.5
+    if name.startswith("ml"):
+        assert "1995" in log.titles[0]
+    if name == "netflix":
+        assert log.timestamp[0] == 1125964800
+
+
+@pytest.mark.parametrize("name", ["ml-100k", "ml-1m", "ml-10m", "ml-20m", "msd"])
+def test_zip_of_every_zipped_layout(folder, name):
+    zipped(folder / catalog.DATASETS[name].archive, TEXT_LAYOUTS[name])
+    assert len(vc.load_dataset(name)) == 3
+
+
+def test_netflix_as_its_nested_tar(folder):
+    inner = io.BytesIO()
+    with tarfile.open(fileobj=inner, mode="w") as tar:
+        for name, text in NETFLIX.items():
+            info = tarfile.TarInfo(name)
+            info.size = len(text)
+            tar.addfile(info, io.BytesIO(text.encode()))
+    with tarfile.open(folder / "nf_prize_dataset.tar.gz", "w:gz") as tar:
+        info = tarfile.TarInfo("download/training_set.tar")
+        info.size = inner.tell()
+        inner.seek(0)
+        tar.addfile(info, inner)
+    log = vc.load_dataset("netflix")
+    assert (len(log), log.n_users, log.n_items) == (3, 2, 2)
+
+
+@pytest.mark.parametrize("name", ["douban", "flixster"])
+def test_monti_files(folder, name):
+    ratings = np.zeros((4, 3))
+    ratings[0, 1], ratings[2, 0], ratings[3, 2] = 5, 1, 3
+    test = np.zeros((4, 3))
+    test[3, 2] = 1
+    file = catalog.DATASETS[name].files[0]
+    (folder / name).mkdir()
+    with h5py.File(folder / name / file, "w") as out:
+        out["M"], out["Otraining"], out["Otest"] = ratings.T, ((ratings > 0) & (test == 0)).astype(float).T, test.T
+    log = vc.load_dataset(name)
+    assert [log.user_ids[u] for u in log.user] == [0, 2, 3]
+    assert log.rating.tolist() == [5, 1, 3] and log.is_test.tolist() == [False, False, True]
+    (folder / name / file).write_bytes(b"no hdf5")
+    with pytest.raises(vc.DataError, match=f"{file}: not a complete Monti data set"):
+        vc.load_dataset(name)
+
+
+def test_real_data(real_data):
+    expected = {
+        "ml-1m": (1_000_209, 6040, 3706, [56_174, 107_557, 261_197, 348_971, 226_310]),
+        "ml-100k": (100_000, 943, 1682, [6_110, 11_370, 27_145, 34_174, 21_201]),
+    }
+    for name, (n, users, items, histogram) in expected.items():
+        log = vc.load_dataset(name)
+        assert (len(log), log.n_users, log.n_items) == (n, users, items)
+        assert np.bincount(log.rating.astype(int))[1:].tolist() == histogram
+    assert vc.load_dataset("ml-1m").titles[0] == "Toy Story (1995)"
+    douban, flixster = vc.load_dataset("douban"), vc.load_dataset("flixster")
+    assert len(douban) == 136_891 and douban.is_test.sum() == 13_689
+    assert len(flixster) == 26_173 and flixster.is_test.sum() == 2_617
+    assert (flixster.n_users, flixster.n_items) == (2_341, 2_956)
+    assert set(flixster.rating.tolist()) == set(np.arange(0.5, 5.1, 0.5))
+
+
+BROKEN = [
+    ("ml-1m", "ratings.dat", "1::10::5::1\n2::10::x::1\n", r"ratings\.dat, line 2: expected 'id::id::number::id', found '2::10::x::1'"),
+    ("ml-1m", "ratings.dat", "1::10::5::1\n2::10\n", r"ratings\.dat, line 2: expected"),
+    ("ml-1m", "ratings.dat", "1::10::5::1\n\n2::10::5::1\n", r"ratings\.dat, line 2: expected"),
+    ("ml-1m", "ratings.dat", "1:7:10::5::1\n", r"ratings\.dat, line 1: expected"),
+    ("ml-1m", "ratings.dat", "1::10::5::1\n2::10::6::1\n", r"ratings\.dat, line 2: rating 6 is outside the scale 1 to 5"),
+    ("ml-1m", "ratings.dat", "1::10::4.5::1\n", r"ratings\.dat, line 1: rating 4\.5 is outside the scale"),
+    ("ml-1m", "ratings.dat", "", r"ratings\.dat: the file is empty\. Fetch it again"),
+    ("ml-1m", "ratings.dat", "1::10::5::1\n1::10::4::2\n", r"ratings\.dat, line 2: user 1 and item 10 stand there a second time; 1 such"),
+    ("ml-100k", "u.data", "1\t10\t5\t8\n1\t10\n", r"u\.data, line 2: expected"),
+    ("ml-20m", "ratings.csv", "user,movie\n", r"ratings\.csv, line 1: expected the header"),
+    ("ml-20m", "ratings.csv", ML_CSV["ratings.csv"] + "3,4,5.5,1\n", r"ratings\.csv, line 5: rating 5\.5 is outside"),
+    ("netflix", "training_set/mv_0000001.txt", "1:\n12,6,2005-09-06\n", r"mv_0000001\.txt, line 2: expected 'movie:'"),
+    ("netflix", "training_set/mv_0000001.txt", "12,5,2005-09-06\n", r"mv_0000001\.txt, line 1: expected"),
+    ("msd", "train_triplets.txt", "u\ts\t0\n", r"train_triplets\.txt, line 1: a play count below 1"),
+    ("msd", "train_triplets.txt", "u\ts\n", r"train_triplets\.txt, line 1: expected"),
+    ("amazon-pet", "Pet_Supplies.csv", "i,u,9.0,5\n", r"Pet_Supplies\.csv, line 1: rating 9 is outside"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("name", "file", "text", "message"), BROKEN)
+def test_every_kind_of_damage_names_file_line_and_remedy(folder, name, file, text, message):
+    write(folder / name, {**TEXT_LAYOUTS[name], file: text})
+    with pytest.raises(vc.DataError, match=message):
+        vc.load_dataset(name)
+
+
+def test_later_amazon_review_replaces_the_earlier(folder):
+    write(folder / "amazon-pet", {"Pet_Supplies.csv": AMAZON_2018 + "B001,A39QHP5WLON5HV,4.0,1379116900\n"})
+    log = vc.load_dataset("amazon-pet")
+    assert len(log) == 3 and 4.0 in log.rating and 1.0 not in log.rating
+
+
+def test_incomplete_release_is_refused(folder, monkeypatch):
+    write(folder / "ml-1m", ML_DAT)
+    entry = dataclasses.replace(catalog.DATASETS["ml-1m"], ratings=1_000_209)
+    monkeypatch.setitem(catalog.DATASETS, "ml-1m", entry)
+    with pytest.raises(vc.DataError, match=r"ml-1m has 1,000,209 ratings, this file 3"):
+        vc.load_dataset("ml-1m")
+
+
+def test_truncated_zip(folder):
+    path = folder / "ml-1m.zip"
+    zipped(path, ML_DAT)
+    path.write_bytes(path.read_bytes()[:-40])
+    with pytest.raises(vc.DataError, match=r"ml-1m\.zip: the archive is truncated or damaged"):
+        vc.load_dataset("ml-1m")
+
+
+def test_zip_with_a_damaged_member(folder):
+    path = folder / "ml-1m.zip"
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_STORED) as archive:
+        for name, text in ML_DAT.items():
+            archive.writestr(name, text)
+    path.write_bytes(path.read_bytes().replace(b"978302109", b"978302108"))
+    with pytest.raises(vc.DataError, match="damaged"):
+        vc.load_dataset("ml-1m")
+
+
+@pytest.mark.parametrize("member", ["../evil.dat", "/etc/evil.dat", "C:\\evil.dat", "a/../../evil.dat"])
+def test_zip_member_outside_the_folder(folder, member):
+    zipped(folder / "ml-1m.zip", {member: "x", **ML_DAT}, prefix="")
+    with pytest.raises(vc.DataError, match="points outside the archive's folder"):
+        vc.load_dataset("ml-1m")
+
+
+def test_wrong_archive(folder):
+    zipped(folder / "ml-1m.zip", ML_CSV)
+    with pytest.raises(vc.DataError, match=r"ml-1m\.zip: no file ratings\.dat inside"):
+        vc.load_dataset("ml-1m")
+
+
+def test_unknown_name_lists_the_known():
+    with pytest.raises(vc.ConfigError, match=r"unknown data set 'ml1m'\. Known: planted, ml-100k, ml-1m"):
+        vc.load_dataset("ml1m")
+
+
+# --- downloads, against a server on this machine -----------------------------------------------------------------
+
+
+class Server:
+    """Serves one body; can break off after some bytes, answer 404, and ignore ranges."""
+
+    def __init__(self, body):
+        self.body, self.break_after, self.ranges, self.requests = body, None, True, []
+        outer = self
+
+        class Handler(BaseHTTPRequestHandler):
+            def do_GET(self):
+                outer.requests.append((self.path, self.headers.get("Range")))
+                if "missing" in self.path:
+                    self.send_error(404)
+                    return
+                start = 0
+                if outer.ranges and self.headers.get("Range"):
+                    start = int(self.headers["Range"].split("=")[1].rstrip("-"))
+                self.send_response(206 if start else 200)
+                self.send_header("Content-Length", str(len(outer.body) - start))
+                self.end_headers()
+                end = len(outer.body) if outer.break_after is None else outer.break_after
+                self.wfile.write(outer.body[start:end])
+
+            def log_message(self, *args):
+                pass
+
+        self.http = HTTPServer(("127.0.0.1", 0), Handler)
+        threading.Thread(target=self.http.serve_forever, daemon=True).start()
+        self.url = f"http://127.0.0.1:{self.http.server_port}"
+
+
+@pytest.fixture
+def server():
+    server = Server(np.random.default_rng(0).bytes(300_000))
+    yield server
+    server.http.shutdown()
+    server.http.server_close()
+
+
+def digest(body):
+    return hashlib.sha256(body).hexdigest()
+
+
+def test_download_verifies_and_is_kept(server, tmp_path):
+    path = download((f"{server.url}/file.zip",), digest(server.body), tmp_path)
+    assert path.read_bytes() == server.body
+    download((f"{server.url}/file.zip",), digest(server.body), tmp_path)
+    assert len(server.requests) == 1, "a verified file is not fetched again"
+
+
+def test_download_resumes_where_it_broke_off(server, tmp_path):
+    server.break_after = 100_000
+    with pytest.raises(vc.DataError, match="a started download goes on where it stopped"):
+        download((f"{server.url}/file.zip",), digest(server.body), tmp_path)
+    assert not (tmp_path / "file.zip").exists(), "nothing unfinished under the final name"
+    kept = (tmp_path / "file.zip.part").stat().st_size
+    assert kept > 0
+    server.break_after = None
+    assert download((f"{server.url}/file.zip",), digest(server.body), tmp_path).read_bytes() == server.body
+    assert server.requests[-1][1] == f"bytes={kept}-"
+
+
+def test_download_from_a_server_without_ranges_starts_over(server, tmp_path):
+    (tmp_path / "file.zip.part").write_bytes(b"old bytes")
+    server.ranges = False
+    assert download((f"{server.url}/file.zip",), digest(server.body), tmp_path).read_bytes() == server.body
+
+
+def test_download_tries_the_next_mirror(server, tmp_path):
+    urls = (f"{server.url}/missing/file.zip", f"{server.url}/file.zip")
+    assert download(urls, digest(server.body), tmp_path).read_bytes() == server.body
+    assert len(server.requests) == 2
+
+
+def test_wrong_hash_is_refused_and_leaves_nothing(server, tmp_path):
+    with pytest.raises(vc.DataError, match=r"(?s)could not fetch file\.zip:.*hash"):
+        download((f"{server.url}/file.zip",), "0" * 64, tmp_path)
+    assert not (tmp_path / "file.zip").exists()
+
+
+def test_unknown_hash_is_kept_and_enforced_later(server, tmp_path):
+    with pytest.warns(UserWarning, match="no published hash is known"):
+        path = download((f"{server.url}/file.zip",), None, tmp_path)
+    path.unlink()
+    server.body = server.body[:-1] + b"x"
+    with pytest.raises(vc.DataError, match="hash"):
+        download((f"{server.url}/file.zip",), None, tmp_path)
+
+
+def test_load_dataset_downloads_and_prints_the_terms_once(server, tmp_path, monkeypatch, capsys):
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w") as archive:
+        for name, text in ML_DAT.items():
+            archive.writestr(f"ml-1m/{name}", text)
+    server.body = buffer.getvalue()
+    monkeypatch.setenv("VAECF_DATA", str(tmp_path))
+    entry = dataclasses.replace(
+        catalog.DATASETS["ml-1m"], urls=(f"{server.url}/ml-1m.zip",), sha256=digest(server.body), ratings=3
+    )
+    monkeypatch.setitem(catalog.DATASETS, "ml-1m", entry)
+    assert len(vc.load_dataset("ml-1m")) == 3
+    assert capsys.readouterr().err.count("terms of use") == 1
+    assert len(vc.load_dataset("ml-1m")) == 3
+    assert "terms of use" not in capsys.readouterr().err
+    assert len(server.requests) == 1
+
+
+def test_source_reads_a_single_file(tmp_path):
+    (tmp_path / "a.csv").write_text("x")
+    with Source(tmp_path / "a.csv").open("a.csv") as handle:
+        assert handle.read() == b"x"

@@ -1,0 +1,160 @@
+"""The papers' protocols: equality with the published procedure, and no leaks."""
+
+import numpy as np
+import pandas as pd
+import pytest
+
+import vaecf_lib as vc
+
+
+def pairs(interactions):
+    return set(zip(*(index.tolist() for index in interactions.pairs()), strict=True))
+
+
+def named_pairs(log, split, part, users):
+    """(source user id, source item id) pairs of a part whose rows are the codes ``users``."""
+    return {(log.user_ids[users[u]], log.item_ids[split.item_index[i]]) for u, i in pairs(part)}
+
+
+def liang_notebook(log, n_heldout, threshold=4, seed=98765):
+    """The procedure of the public notebook, step by step with pandas, written anew."""
+    raw = pd.DataFrame({"uid": log.user_ids[log.user], "sid": log.item_ids[log.item], "rating": log.rating})
+    raw = raw[raw["rating"] > threshold - 0.5]
+    counts = raw.groupby("uid").size()
+    raw = raw[raw["uid"].isin(counts.index[counts >= 5])]
+    unique_uid = counts.index[counts >= 5].to_numpy()
+    np.random.seed(seed)
+    unique_uid = unique_uid[np.random.permutation(unique_uid.size)]
+    n = unique_uid.size
+    train_users = unique_uid[: n - 2 * n_heldout]
+    groups = {"valid": unique_uid[n - 2 * n_heldout : n - n_heldout], "test": unique_uid[n - n_heldout :]}
+    train = raw[raw["uid"].isin(train_users)]
+    unique_sid = pd.unique(train["sid"])
+    parts = {"train": train}
+    for name, users in groups.items():
+        plays = raw[raw["uid"].isin(users) & raw["sid"].isin(unique_sid)]
+        history, targets = [], []
+        np.random.seed(seed)
+        for _, group in plays.groupby("uid"):
+            count = len(group)
+            if count >= 5:
+                idx = np.zeros(count, dtype=bool)
+                idx[np.random.choice(count, size=int(0.2 * count), replace=False).astype("int64")] = True
+                history.append(group[~idx])
+                targets.append(group[idx])
+            else:
+                history.append(group)
+        parts[f"{name}_history"], parts[f"{name}_targets"] = pd.concat(history), pd.concat(targets)
+    as_pairs = {k: set(zip(v["uid"], v["sid"], strict=True)) for k, v in parts.items()}
+    return as_pairs, train_users, groups, set(unique_sid)
+
+
+def check_against_notebook(log, n_heldout):
+    expected, train_users, groups, items = liang_notebook(log, n_heldout)
+    split = vc.split_strong(log, n_heldout=n_heldout)
+    codes = {uid: code for code, uid in enumerate(log.user_ids.tolist())}
+
+    def sorted_codes(users):
+        return np.sort([codes[u] for u in users.tolist()])
+
+    assert set(log.item_ids[split.item_index].tolist()) == {int(i) for i in items}
+    assert named_pairs(log, split, split.train, sorted_codes(train_users)) == expected["train"]
+    for name, part in (("valid", split.valid), ("test", split.test)):
+        users = sorted_codes(groups[name])
+        assert named_pairs(log, split, part.history, users) == expected[f"{name}_history"]
+        assert named_pairs(log, split, part.targets, users) == expected[f"{name}_targets"]
+
+
+def test_strong_split_equals_the_notebook_of_liang_et_al(planted):
+    check_against_notebook(planted, 300)
+
+
+def test_strong_split_equals_the_notebook_on_real_data(real_data):
+    check_against_notebook(vc.load_dataset("ml-100k"), 100)
+
+
+SPLITS = {
+    "strong": vc.split_strong,
+    "weak": lambda log: vc.split_weak(log, valid=0.1),
+    "ratings": vc.split_ratings,
+    "ratings70": lambda log: vc.split_ratings(log, train=0.7, valid=0.15, test=0.15),
+}
+
+
+@pytest.mark.parametrize("name", SPLITS)
+def test_nothing_leaks(planted, name):
+    split = SPLITS[name](planted)
+    for part in (split.valid, split.test):
+        assert not pairs(part.history) & pairs(part.targets)
+    if name == "strong":
+        assert split.train.n_users + split.valid.history.n_users + split.test.history.n_users <= planted.n_users
+    else:
+        train, valid, test = pairs(split.train), pairs(split.valid.targets), pairs(split.test.targets)
+        assert not train & valid and not train & test and not valid & test
+        assert pairs(split.test.history) == train
+
+
+def test_strong_users_are_disjoint(planted):
+    liked = planted.select(planted.rating >= 4)
+    split = vc.split_strong(planted, n_heldout=300)
+    rows = [tuple(sorted(liked.item[liked.user == u])) for u in range(planted.n_users)]
+    assert split.train.nnz + split.valid.history.nnz + split.valid.targets.nnz <= sum(map(len, rows))
+    assert split.train.n_users == sum(len(r) >= 5 for r in rows) - 600
+
+
+def test_targets_are_a_fifth(planted_split):
+    held = planted_split.test
+    n = (held.history.counts + held.targets.counts).numpy()
+    assert (held.targets.counts.numpy() == np.where(n >= 5, (0.2 * n).astype(int), 0)).all()
+
+
+def test_users_without_targets_are_counted():
+    user = np.repeat(np.arange(10), 5)
+    item = np.concatenate([np.arange(5) if u < 8 else np.arange(5) + 20 * (u - 7) for u in range(10)])
+    log = vc.RatingLog.from_frame("toy", pd.DataFrame({"user": user, "item": item}))
+    counted = {vc.split_strong(log, n_heldout=2, seed=s).test.n_without_targets for s in range(12)}
+    assert counted - {0}, "in some split a held-out user has no items that training users know"
+
+
+def test_rating_shares(planted):
+    split = vc.split_ratings(planted, 0.7, 0.15, 0.15)
+    sizes = np.array([split.train.nnz, split.valid.targets.nnz, split.test.targets.nnz])
+    assert sizes.sum() == len(planted)
+    assert np.allclose(sizes / len(planted), [0.7, 0.15, 0.15], atol=1e-4)
+    assert set(split.test.targets.values.unique().tolist()) <= {1.0, 2.0, 3.0, 4.0, 5.0}
+
+
+def test_published_split_is_kept():
+    frame = pd.DataFrame({"user": [0, 0, 0, 1, 1, 1], "item": [0, 1, 2, 0, 1, 2], "rating": [1, 2, 3, 4, 5, 1]})
+    frame["is_test"] = [False, False, True, False, True, False]
+    log = vc.RatingLog.from_frame("toy", frame)
+    assert pairs(vc.split_ratings(log).test.targets) == {(0, 2), (1, 1)}
+    assert pairs(vc.split_weak(log, min_items=1).test.targets) == {(0, 2), (1, 1)}
+
+
+def test_same_seed_same_split_other_seed_other_split(planted):
+    first, second, other = (vc.split_strong(planted, seed=s) for s in (1, 1, 2))
+    assert pairs(first.train) == pairs(second.train) != pairs(other.train)
+
+
+def test_a_later_selection_does_not_disturb_numpy(planted):
+    np.random.seed(0)
+    before = np.random.get_state()[1].copy()
+    vc.split_strong(planted)
+    assert (np.random.get_state()[1] == before).all()
+
+
+def test_impossible_requests_are_named(planted):
+    with pytest.raises(vc.ConfigError, match=r"n_heldout=2000 does not fit .* choose 1 to"):
+        vc.split_strong(planted, n_heldout=2000)
+    with pytest.raises(vc.ConfigError, match=r"threshold=9 \(ratings reach 5\): lower the threshold"):
+        vc.split_strong(planted, threshold=9)
+    with pytest.raises(vc.ConfigError, match="shares that add up to 1"):
+        vc.split_ratings(planted, 0.8, 0.1, 0.2)
+    with pytest.raises(vc.ConfigError, match="shares that leave something"):
+        vc.split_weak(planted, test=1.0)
+    clicks = vc.RatingLog.from_frame("c", pd.DataFrame({"user": [0, 1], "item": [0, 1]}))
+    with pytest.raises(vc.ConfigError, match="has no ratings"):
+        vc.split_ratings(clicks)
+    with pytest.raises(vc.ConfigError, match="lower min_items"):
+        vc.split_weak(clicks)

@@ -1,0 +1,71 @@
+"""Checkpoints: whole or absent, without pickle, errors that name the file."""
+
+import subprocess
+import sys
+
+import pytest
+import torch
+from safetensors.torch import save_file
+
+import vaecf_lib as vc
+from vaecf_lib.checkpoints import load_tensors, save_tensors, write_atomically, write_json
+
+
+def test_tensors_and_note_round_trip(tmp_path):
+    tensors = {"a": torch.arange(6).reshape(2, 3), "b": torch.rand(4)[::2], "c": torch.tensor(1.5)}
+    save_tensors(tmp_path / "x", tensors, {"text": "β", "n": [1, 2]})
+    loaded, note = load_tensors(tmp_path / "x")
+    assert note == {"text": "β", "n": [1, 2]}
+    assert all(torch.equal(loaded[name], tensors[name]) for name in tensors)
+
+
+def test_a_failed_write_keeps_the_old_file(tmp_path):
+    write_json(tmp_path / "x.json", {"old": 1})
+
+    def fails(path):
+        path.write_text("half")
+        raise OSError("disk full")
+
+    with pytest.raises(OSError, match="disk full"):
+        write_atomically(tmp_path / "x.json", fails)
+    assert (tmp_path / "x.json").read_text() == '{\n "old": 1\n}\n'
+    assert [p.name for p in tmp_path.iterdir()] == ["x.json"]
+
+
+@pytest.mark.parametrize(
+    ("content", "message"), [(None, "not a readable checkpoint"), (b"junk" * 50, "not a readable checkpoint")]
+)
+def test_damaged_or_missing_checkpoints_are_named(tmp_path, content, message):
+    path = tmp_path / "run.safetensors"
+    if content is not None:
+        path.write_bytes(content)
+    with pytest.raises(vc.DataError, match=message) as caught:
+        vc.load_model(path)
+    assert str(path) in str(caught.value)
+
+
+def test_truncated_checkpoint(tmp_path):
+    vc.save_model(vc.models.MultVAE(30, latent_dim=4, hidden=8), tmp_path / "m")
+    data = (tmp_path / "m").read_bytes()
+    (tmp_path / "m").write_bytes(data[: len(data) // 2])
+    with pytest.raises(vc.DataError, match="not a readable checkpoint"):
+        vc.load_model(tmp_path / "m")
+
+
+def test_a_foreign_safetensors_file_is_refused(tmp_path):
+    save_file({"x": torch.zeros(2)}, tmp_path / "other.safetensors")
+    with pytest.raises(vc.DataError, match="not one of this library's"):
+        vc.load_model(tmp_path / "other.safetensors")
+
+
+def test_loading_never_unpickles(tmp_path):
+    """A model loads in a process where unpickling is impossible."""
+    vc.save_model(vc.models.MultDAE(30, latent_dim=4), tmp_path / "m")
+    code = (
+        "import sys, torch, vaecf_lib as vc, pickle\n"
+        "def refuse(*a, **k): raise SystemExit('unpickled')\n"
+        "pickle.load = pickle.loads = torch.load = refuse; pickle.Unpickler = refuse\n"
+        "print(vc.load_model(sys.argv[1]).slug)"
+    )
+    done = subprocess.run([sys.executable, "-c", code, str(tmp_path / "m")], capture_output=True, text=True)
+    assert done.stdout == "mult-dae\n", done.stderr

@@ -1,0 +1,153 @@
+"""The command line, as a user calls it."""
+
+import json
+import subprocess
+import sys
+import warnings
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import vaecf_lib as vc
+from vaecf_lib import cli
+
+FAST = ["--epochs", "2", "--device", "cpu", "--set", "hidden=20", "--set", "latent_dim=8"]
+
+
+class Done:
+    """What a call left behind."""
+
+    def __init__(self, code, out, err):
+        self.returncode, self.stdout, self.stderr = code, out, err
+
+
+@pytest.fixture
+def call(capsys, monkeypatch):
+    """Call the command line in this process."""
+
+    def vaecf(*arguments, check=True):
+        monkeypatch.setattr(sys, "argv", ["vaecf", *map(str, arguments)])
+        capsys.readouterr()
+        with warnings.catch_warnings(), pytest.raises(SystemExit) as stopped:
+            monkeypatch.setattr(warnings, "showwarning", warnings.showwarning)
+            cli.main()
+        done = Done(stopped.value.code or 0, *capsys.readouterr())
+        assert not check or done.returncode == 0, done.stderr
+        return done
+
+    return vaecf
+
+
+def test_as_a_program():
+    """Both entry points, as processes: exit codes, one-line errors, clean output."""
+    script = Path(sys.executable).with_name("vaecf")
+    for command in ([sys.executable, "-m", "vaecf_lib"], [str(script)]):
+        good = subprocess.run([*command, "models"], capture_output=True, text=True)
+        assert good.returncode == 0 and good.stdout.startswith("mult-vae")
+    bad = subprocess.run([str(script), "fit", "svd", "--dataset", "planted"], capture_output=True, text=True)
+    assert bad.returncode == 2 and bad.stdout == ""
+    assert bad.stderr.startswith("error: unknown model 'svd'") and bad.stderr.count("\n") == 1
+
+
+def test_lists(call):
+    lines = call("datasets").stdout.splitlines()
+    names = [line.split()[0] for line in lines]
+    wanted = "planted ml-100k ml-1m ml-10m ml-20m netflix msd douban flixster amazon-pet amazon-kindle".split()
+    assert names == wanted and all(len(line.split()) > 2 for line in lines)
+    models = [line.split()[0] for line in call("models").stdout.splitlines()]
+    assert {"mult-vae", "mult-dae", "popularity", "random"} <= set(models)
+
+
+def test_fit_prints_one_json_object(call):
+    done = call("fit", "mult-vae", "--dataset", "planted", *FAST, "--metrics", "recall@20,ndcg@100", "--json")
+    result = json.loads(done.stdout)
+    keys = {"model", "dataset", "protocol", "metrics", "seconds_per_epoch", "epochs", "seed", "device", "peak_memory_mb"}
+    assert keys | {"data_sha256"} <= set(result)
+    assert set(result["metrics"]) == {"recall@20", "ndcg@100"}
+    assert set(result["metrics"]["ndcg@100"]) == {"mean", "ci", "n_users"}
+    assert result["data_sha256"] == vc.load_dataset("planted").sha256
+    assert result["epochs"] == 2 and result["device"] == "cpu"
+
+
+@pytest.mark.parametrize("protocol", ["weak", "ratings"])
+def test_other_protocols_run(call, protocol):
+    result = json.loads(call("fit", "popularity", "--dataset", "planted", "--protocol", protocol, "--json").stdout)
+    assert result["protocol"] == protocol and result["epochs"] == 0
+
+
+def own_csv(path):
+    log = vc.load_dataset("planted")
+    keep = log.user < 300
+    rows = zip(log.user[keep], log.item[keep], log.rating[keep], strict=True)
+    path.write_text("user,item,rating\n" + "".join(f"u{u},f{i},{r:g}\n" for u, i, r in rows))
+
+
+def test_own_file_fit_recommend_and_resume(call, tmp_path):
+    own_csv(tmp_path / "mine.csv")
+    run = tmp_path / "run"
+    arguments = ["fit", "mult-vae", "--interactions", tmp_path / "mine.csv", *FAST, "--out", run, "--json"]
+    first = json.loads(call(*arguments).stdout)
+    second = json.loads(call(*arguments).stdout)
+    assert first["metrics"] == second["metrics"], "the second call finds the finished run"
+    assert json.loads((run / "result.json").read_text())["model"] == "mult-vae"
+    (tmp_path / "history.txt").write_text("f3\nf5\n")
+    lines = call("recommend", run, "--history", tmp_path / "history.txt", "-k", "4").stdout.splitlines()
+    assert len(lines) == 4 and lines[0].startswith("1\tf")
+    assert not {"f3", "f5"} & {line.split("\t")[1] for line in lines}
+    (tmp_path / "history.csv").write_text("item\nf3\nf5\n")
+    assert call("recommend", run, "--history", tmp_path / "history.csv", "-k", "4").stdout.splitlines() == lines
+    (tmp_path / "history.txt").write_text("f3\nnothing\n")
+    assert "1 unknown items, the first is 'nothing'" in call("recommend", run, "--history", tmp_path / "history.txt", check=False).stderr
+
+
+def test_titles_serve_as_ids(call, tmp_path):
+    run = tmp_path / "run"
+    call("fit", "popularity", "--dataset", "planted", "--out", run)
+    titles = vc.load_dataset("planted").titles
+    (tmp_path / "h.txt").write_text(titles[7] + "\n")
+    first = call("recommend", run, "--history", tmp_path / "h.txt", "-k", "1").stdout.split("\t")
+    assert first[2] in titles and first[2] != titles[7]
+
+
+def test_npz_with_its_own_split(call, tmp_path):
+    log = vc.load_dataset("planted")
+    test = np.random.default_rng(0).random(len(log)) < 0.1
+    np.savez(tmp_path / "own.npz", user=log.user, item=log.item, rating=log.rating, is_test=test)
+    arguments = ["fit", "popularity", "--interactions", tmp_path / "own.npz", "--protocol", "weak", "--json"]
+    result = json.loads(call(*arguments, "--metrics", "recall@20").stdout)
+    assert result["metrics"]["recall@20"]["n_users"] == len(set(log.user[test]))
+
+
+def test_settings_reach_split_model_and_training(call):
+    settings = ["n_heldout=50", "beta=0.5", "likelihood=n_choose_k", "validate_every=2", "split_seed=3", "threshold=5"]
+    flags = [f for s in settings for f in ("--set", s)]
+    result = json.loads(call("fit", "mult-vae", "--dataset", "planted", *FAST, *flags, "--json").stdout)
+    assert result["metrics"]["ndcg@100"]["n_users"] <= 50
+    assert result["settings"]["beta"] == 0.5 and result["settings"]["likelihood"] == "n_choose_k"
+
+
+ERRORS = [
+    (["fit", "mult-vae", "--dataset", "planted", "--set", "gamma=1"], "no option 'gamma' of mult-vae"),
+    (["fit", "mult-vae", "--dataset", "planted", "--set", "beta"], "write key=value"),
+    (["fit", "svd", "--dataset", "planted"], "unknown model 'svd'. Known: mult-vae"),
+    (["fit", "mult-vae", "--dataset", "nope"], "unknown data set 'nope'. Known: planted"),
+    (["fit", "mult-vae", "--dataset", "planted", "--protocol", "hard"], "unknown protocol 'hard'. Known: strong"),
+    (["fit", "mult-vae"], "give either --dataset NAME or --interactions FILE"),
+    (["fit", "mult-vae", "--interactions", "missing.csv"], "missing.csv: no such file"),
+    (["fit", "popularity", "--dataset", "planted", "--metrics", "accuracy"], "unknown metric 'accuracy'"),
+    (["fit", "popularity", "--dataset", "planted", "--device", "warp"], "device=warp cannot be used here"),
+    (["fit", "mult-vae", "--dataset", "planted", "--set", "beta=high"], "beta='high': must be float"),
+    (["fit", "mult-vae", "--dataset", "planted", "--set", "n_heldout=many"], "n_heldout='many': must be int"),
+    (["recommend", "nowhere", "--history", "x"], "not a readable checkpoint"),
+    (["ledger", "--results", "nowhere"], "no nowhere/reported.json"),
+    (["reproduce", "recvae", "99"], "no table '99' of 'recvae'. Known: hyvae II"),
+    (["bench", "--against", "nobody", "--pairs", "1", "--users", "600", "--items", "50"], "no peer 'nobody'"),
+]
+
+
+@pytest.mark.parametrize(("arguments", "message"), ERRORS)
+def test_errors_are_one_line_with_the_remedy(call, arguments, message):
+    done = call(*arguments, check=False)
+    assert done.returncode == 2 and done.stdout == ""
+    assert done.stderr.startswith("error: ") and message in done.stderr

@@ -1,0 +1,168 @@
+"""Ranking and rating metrics against a plain implementation and scikit-learn; ties, large k, empty users."""
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from sklearn.metrics import ndcg_score
+
+import vaecf_lib as vc
+from vaecf_lib.data import HeldOut, Interactions
+from vaecf_lib.evaluation import per_user_metrics, top_items
+from vaecf_lib.models import Model
+
+
+class Fixed(Model):
+    """Scores given as a table (n_users, n_items)."""
+
+    def __init__(self, table):
+        super().__init__(table.shape[1])
+        self.table = table
+
+    def scores(self, batch):
+        return self.table[batch.users]
+
+
+def world(seed=0, n_users=40, n_items=30, history_share=0.2, target_share=0.15):
+    rng = np.random.default_rng(seed)
+    draw = rng.random((n_users, n_items))
+    history = draw < history_share
+    targets = (draw >= history_share) & (draw < history_share + target_share)
+    targets[3] = False  # a user without targets
+    history[5] = False  # a user without history
+    heldout = HeldOut(
+        Interactions.from_pairs(*np.nonzero(history), shape=history.shape),
+        Interactions.from_pairs(*np.nonzero(targets), shape=targets.shape),
+    )
+    return torch.from_numpy(rng.standard_normal(draw.shape)).float(), history, targets, heldout
+
+
+def plain(kind, k, scores, history, targets):
+    """One user's metric by the book: no vectors, ties by column."""
+    wanted = {i for i in range(len(scores)) if targets[i]}
+    ranked = sorted((i for i in range(len(scores)) if not history[i]), key=lambda i: (-scores[i], i))[:k]
+    hits = [rank for rank, i in enumerate(ranked, start=1) if i in wanted]
+    if kind == "recall":
+        return len(hits) / min(k, len(wanted))
+    if kind == "recall_all":
+        return len(hits) / len(wanted)
+    if kind == "mrr":
+        return 1 / hits[0] if hits else 0.0
+    ideal = sum(1 / math.log2(r + 1) for r in range(1, min(k, len(wanted)) + 1))
+    return sum(1 / math.log2(r + 1) for r in hits) / ideal
+
+
+@pytest.mark.parametrize("kind", ["recall", "recall_all", "ndcg", "mrr"])
+@pytest.mark.parametrize("k", [1, 3, 10, 30, 200])
+def test_metrics_equal_the_plain_implementation(kind, k):
+    scores, history, targets, heldout = world()
+    metric = f"{kind}@{k}"
+    values = per_user_metrics(Fixed(scores), heldout, (metric,), batch_size=7)[metric]
+    for user in range(len(scores)):
+        if targets[user].any():
+            expected = plain(kind, k, scores[user].tolist(), history[user], targets[user])
+            assert values[user].item() == pytest.approx(expected, abs=1e-9)
+        else:
+            assert values[user].isnan()
+
+
+def test_ties_rank_by_column():
+    scores, history, targets, heldout = world()
+    scores = (scores * 2).round()  # many ties, at the cut-off too
+    values = per_user_metrics(Fixed(scores), heldout, ("ndcg@5",))["ndcg@5"]
+    for user in np.flatnonzero(targets.any(1)):
+        assert values[user].item() == pytest.approx(plain("ndcg", 5, scores[user].tolist(), history[user], targets[user]))
+
+
+def test_ndcg_equals_scikit_learn():
+    scores, _, targets, heldout = world(history_share=0.0)
+    for k in (3, 10, 30):
+        values = per_user_metrics(Fixed(scores), heldout, (f"ndcg@{k}",))[f"ndcg@{k}"]
+        for user in np.flatnonzero(targets.any(1)):
+            expected = ndcg_score(targets[user][None].astype(float), scores[user][None].numpy(), k=k)
+            assert values[user].item() == pytest.approx(expected)
+
+
+def test_history_is_never_ranked_and_perfect_is_one():
+    _, history, targets, heldout = world()
+    perfect = torch.from_numpy(10.0 * targets + 100.0 * history).float()
+    for estimate in vc.evaluate(Fixed(perfect), heldout, ("ndcg@10", "recall@10", "mrr@10")).values():
+        assert estimate.mean == pytest.approx(1.0)
+    worst = torch.from_numpy(-10.0 * targets).float()
+    assert vc.evaluate(Fixed(worst), heldout, ("mrr@5",))["mrr@5"].mean == 0
+
+
+def test_interval_and_count():
+    scores, _, targets, heldout = world()
+    values = per_user_metrics(Fixed(scores), heldout, ("ndcg@10",))["ndcg@10"]
+    values = values[~values.isnan()].numpy()
+    estimate = vc.evaluate(Fixed(scores), heldout, ("ndcg@10",))["ndcg@10"]
+    assert estimate.n_users == len(values) == int(targets.any(1).sum())
+    assert estimate.mean == pytest.approx(values.mean())
+    assert estimate.ci == pytest.approx(1.96 * values.std(ddof=1) / math.sqrt(len(values)))
+    assert heldout.n_without_targets == int((~targets.any(1)).sum())
+
+
+def test_interval_covers_the_truth():
+    """About 95 % of intervals over random users must hold the mean over very many users."""
+    generator = torch.Generator().manual_seed(0)
+    n, rounds, covered = 60, 300, 0
+    for _ in range(rounds):
+        scores = torch.rand(n, 20, generator=generator)
+        eye = Interactions.from_pairs(np.arange(n), np.zeros(n, int), shape=(n, 20))
+        none = Interactions.from_pairs([], [], shape=(n, 20))
+        estimate = vc.evaluate(Fixed(scores), HeldOut(none, eye), ("recall@10",))["recall@10"]
+        covered += abs(estimate.mean - 0.5) <= estimate.ci
+    assert 0.90 <= covered / rounds <= 0.99
+
+
+def ratings_world():
+    rng = np.random.default_rng(1)
+    user, item = np.nonzero(rng.random((25, 12)) < 0.4)
+    value = rng.integers(1, 6, len(user)).astype(float)
+    targets = Interactions.from_pairs(user, item, value, shape=(25, 12))
+    history = Interactions.from_pairs([], [], [], shape=(25, 12))
+    return torch.from_numpy(rng.uniform(1, 5, (25, 12))).float(), user, item, value, HeldOut(history, targets)
+
+
+def test_rmse_and_mae_are_pooled_over_ratings():
+    table, user, item, value, heldout = ratings_world()
+    error = table.numpy()[user, item] - value
+    result = vc.evaluate(Fixed(table), heldout, ("rmse", "mae"), batch_size=4)
+    assert result["rmse"].mean == pytest.approx(np.sqrt((error**2).mean()), rel=1e-6)
+    assert result["mae"].mean == pytest.approx(np.abs(error).mean(), rel=1e-6)
+
+
+def test_rmse_interval_agrees_with_the_bootstrap():
+    table, user, item, value, heldout = ratings_world()
+    error2 = (table.numpy()[user, item] - value) ** 2
+    sums, counts = np.bincount(user, error2, 25), np.bincount(user, minlength=25)
+    rng = np.random.default_rng(0)
+    draws = rng.integers(0, 25, (4000, 25))
+    spread = np.sqrt(sums[draws].sum(1) / counts[draws].sum(1)).std()
+    ci = vc.evaluate(Fixed(table), heldout, ("rmse",))["rmse"].ci
+    assert ci == pytest.approx(1.96 * spread, rel=0.15)
+
+
+def test_top_items_puts_forbidden_items_last():
+    scores = torch.tensor([[1.0, -math.inf, 3.0, 2.0], [0.0, 0.0, -math.inf, 0.0]])
+    assert top_items(scores, 4).tolist() == [[2, 3, 0, 1], [0, 1, 3, 2]]
+    assert top_items(scores, 99).shape == (2, 4)
+
+
+def test_errors_name_the_remedy():
+    scores, _, _, heldout = world()
+    with pytest.raises(vc.ConfigError, match=r"unknown metric 'ndgc@10'. Known: recall@K"):
+        vc.evaluate(Fixed(scores), heldout, ("ndgc@10",))
+    with pytest.raises(vc.ConfigError, match="need target ratings"):
+        vc.evaluate(Fixed(scores), heldout, ("rmse",))
+    with pytest.raises(vc.ConfigError, match="hold nan"):
+        vc.evaluate(Fixed(scores * math.nan), heldout, ("ndcg@10",))
+    with pytest.raises(vc.ConfigError, match="wrong split"):
+        vc.evaluate(Fixed(scores[:, :10]), heldout, ("ndcg@10",))
+    nothing = Interactions.from_pairs([], [], shape=(40, 30))
+    with pytest.raises(vc.ConfigError, match="no user has anything to be found"):
+        vc.evaluate(Fixed(scores), HeldOut(nothing, nothing), ("ndcg@10",))
+    with pytest.raises(vc.ConfigError, match="unknown metric 'ndcg@0'"):
+        vc.evaluate(Fixed(scores), heldout, ("ndcg@0",))

@@ -1,0 +1,79 @@
+"""The ledger: reported and measured numbers, and running a study."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+import vaecf_lib as vc
+from vaecf_lib import ledger
+from vaecf_lib.systems import SYSTEMS, build
+
+RESULTS = Path(__file__).resolve().parents[1] / "book" / "results"
+
+
+def test_reported_numbers_are_complete():
+    theirs = ledger.reported(RESULTS)
+    assert len(theirs) == 742 and theirs["value"].isna().sum() == 15
+    assert set(theirs["paper"]) == {"recvae", "sivae", "hyvae", "vaegan", "vae_bmf"}
+
+
+def test_measured_files_say_how_they_were_made():
+    files = list((RESULTS / "measured").glob("*.json"))
+    assert files
+    for path in files:
+        run = json.loads(path.read_text())
+        assert run["command"].startswith(f"vaecf fit {run['model']} --dataset {run['dataset']}")
+        assert f"--seed {run['seed']}" in run["command"] and run["machine"] and len(run["data_sha256"]) == 64
+        assert path.name == f"{run['dataset']}.{run['protocol']}.{run['label'].replace(', ', '-')}.seed{run['seed']}.json"
+
+
+def test_a_measured_number_repeats():
+    """The command of a committed result gives that result."""
+    run = json.loads((RESULTS / "measured" / "planted.strong.mult-dae.seed0.json").read_text())
+    from vaecf_lib.experiment import run_experiment
+
+    again, _ = run_experiment(
+        run["model"], vc.load_dataset("planted"), epochs=run["epochs"], seed=0, device="cpu", settings=run["settings"],
+        progress=False,
+    )  # fmt: skip
+    for metric, value in run["metrics"].items():
+        assert again["metrics"][metric]["mean"] == pytest.approx(value["mean"], abs=0.004)
+
+
+def test_reproduce_fills_a_folder_and_keeps_what_is_there(tmp_path, monkeypatch):
+    rows = {"popularity": ("popularity", {}), "half": ("random", {"key": 1})}
+    study = {"protocol": "strong", "settings": {"planted": {"n_heldout": 100}}, "rows": rows}
+    monkeypatch.setitem(ledger.STUDIES, "toy", study)
+    paths = ledger.reproduce("book", "toy", seeds=[0, 1], epochs=0, device="cpu", folder=tmp_path)
+    assert len(paths) == 4 and all(p.exists() for p in paths)
+    stamps = [p.stat().st_mtime_ns for p in paths]
+    ledger.reproduce("book", "toy", seeds=[0, 1], epochs=0, device="cpu", folder=tmp_path)
+    assert stamps == [p.stat().st_mtime_ns for p in paths]
+    table = ledger.table("planted", folder=tmp_path)
+    assert list(table.index) == ["popularity", "half"] and (table["seeds"] == 2).all()
+
+
+def test_reproduce_plans_a_papers_table():
+    plan = list(ledger._plan("recvae", "1", "ml-20m", None, RESULTS))
+    assert {row[4] for row in plan} == {"mult-vae", "mult-dae"}
+    assert plan[0][1:3] == ("strong", {"n_heldout": 10_000})
+
+
+def test_summary_counts_and_compares(tmp_path):
+    (tmp_path / "measured").mkdir()
+    (tmp_path / "reported.json").write_text((RESULTS / "reported.json").read_text())
+    run = json.loads((RESULTS / "measured" / "planted.strong.mult-dae.seed0.json").read_text())
+    run |= {"dataset": "ml-20m"}
+    (tmp_path / "measured" / "x.json").write_text(json.dumps(run))
+    text = ledger.summary(tmp_path)
+    assert "of 727 reported numbers have runs beside them" in text
+    assert "ml-20m    mult-dae     ndcg@100   paper 0.419" in text
+
+
+def test_every_system_builds_from_its_slug():
+    for slug, cls in SYSTEMS.items():
+        model = build(slug, 500)
+        assert type(model) is cls and model.slug == slug and cls.about
+    with pytest.raises(vc.ConfigError, match="mult-vae has no option gamma. Known: latent_dim"):
+        build("mult-vae", 10, gamma=1)

@@ -1,0 +1,246 @@
+"""The training loop: repeatable, resumable after kill -9, phases, selection, errors."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+import torch
+
+import vaecf_lib as vc
+from vaecf_lib.checkpoints import load_tensors
+from vaecf_lib.models import Model, Phase
+
+
+def small(n_items, **options):
+    return vc.models.MultVAE(n_items, latent_dim=8, hidden=20, **options)
+
+
+def weights(model):
+    return torch.cat([p.detach().flatten() for p in model.parameters()])
+
+
+@pytest.fixture(scope="module")
+def split(planted):
+    return vc.split_strong(planted, n_heldout=100)
+
+
+def test_same_seed_same_weights(split):
+    models = [small(split.n_items) for _ in range(3)]
+    for model, seed in zip(models, (0, 0, 1), strict=True):
+        vc.fit(model, split, epochs=3, seed=seed, device="cpu", progress=False)
+    assert torch.equal(weights(models[0]), weights(models[1]))
+    assert not torch.equal(weights(models[0]), weights(models[2]))
+
+
+def test_global_generator_is_left_alone(split):
+    torch.manual_seed(5)
+    expected = torch.rand(1)
+    torch.manual_seed(5)
+    vc.fit(small(split.n_items), split, epochs=1, device="cpu", progress=False)
+    # fit draws from a forked generator; only the model's own construction above used the global one
+    torch.manual_seed(5)
+    model = small(split.n_items)
+    state = torch.get_rng_state()
+    vc.fit(model, split, epochs=1, device="cpu", progress=False)
+    assert torch.equal(torch.get_rng_state(), state)
+    torch.manual_seed(5)
+    assert torch.equal(torch.rand(1), expected)
+
+
+def test_best_epoch_is_kept(split):
+    model = small(split.n_items)
+    run = vc.fit(model, split, epochs=8, device="cpu", progress=False)
+    curve = run.curve("ndcg@100")
+    assert run.best_epoch == curve.index(max(curve)) + 1
+    assert vc.evaluate(model, split.valid, ("ndcg@100",))["ndcg@100"].mean == pytest.approx(max(curve))
+
+
+def test_without_validation_the_last_epoch_is_kept(planted):
+    weak = vc.split_weak(planted)
+    assert weak.valid is None
+    run = vc.fit(small(weak.n_items), weak, epochs=3, device="cpu", progress=False)
+    assert run.best_epoch == 3 and "ndcg@100" not in run.history[0]
+
+
+def test_validate_every(split):
+    run = vc.fit(small(split.n_items), split, epochs=5, device="cpu", progress=False, validate_every=2)
+    assert [("ndcg@100" in row) for row in run.history] == [False, True, False, True, True]
+
+
+def test_resume_after_an_exception_equals_an_unbroken_run(split, tmp_path):
+    class Stops(vc.models.MultVAE):
+        left = 12
+
+        def loss(self, batch, progress):
+            Stops.left -= 1
+            if Stops.left == 0:
+                raise KeyboardInterrupt
+            return super().loss(batch, progress)
+
+    unbroken = small(split.n_items)
+    vc.fit(unbroken, split, epochs=5, device="cpu", progress=False)
+    with pytest.raises(KeyboardInterrupt):
+        vc.fit(Stops(split.n_items, latent_dim=8, hidden=20), split, epochs=5, device="cpu", out=tmp_path, progress=False)
+    resumed = small(split.n_items)
+    run = vc.fit(resumed, split, epochs=5, device="cpu", out=tmp_path, progress=False)
+    assert torch.equal(weights(resumed), weights(unbroken))
+    assert len(run.history) == 5
+
+
+SCRIPT = """
+import sys, torch, vaecf_lib as vc
+torch.set_num_threads(1)
+split = vc.split_strong(vc.load_dataset("planted"), n_heldout=100)
+model = vc.models.MultDAE(split.n_items, latent_dim=50)
+print("start", flush=True)
+vc.fit(model, split, epochs=30, device="cpu", out=sys.argv[1], progress=False)
+print("done", flush=True)
+"""
+
+
+def test_killed_again_and_again_it_ends_with_the_weights_of_an_unbroken_run(split, tmp_path):
+    unbroken = vc.models.MultDAE(split.n_items, latent_dim=50)
+    vc.fit(unbroken, split, epochs=30, device="cpu", progress=False)
+    kills = 0
+    for attempt in range(20):
+        process = subprocess.Popen([sys.executable, "-c", SCRIPT, str(tmp_path)], stdout=subprocess.PIPE, text=True)
+        assert process.stdout.readline() == "start\n"
+        if attempt < 4:
+            time.sleep(0.25 + 0.13 * attempt)
+            if process.poll() is None:
+                os.kill(process.pid, signal.SIGKILL)
+                kills += 1
+        output, _ = process.communicate()
+        if process.returncode == 0:
+            break
+    assert output == "done\n" and kills >= 2
+    resumed = vc.load_model(tmp_path)
+    assert torch.equal(weights(resumed), weights(unbroken))
+    _, note = load_tensors(tmp_path / "checkpoint.safetensors")
+    assert [row["epoch"] for row in note["history"]] == list(range(1, 31))
+    assert not [p for p in tmp_path.iterdir() if p.name.endswith(".tmp") and str(process.pid) in p.name]
+
+
+def test_a_finished_run_is_not_trained_again(split, tmp_path):
+    model = small(split.n_items)
+    vc.fit(model, split, epochs=3, device="cpu", out=tmp_path, progress=False)
+    stamp = (tmp_path / "checkpoint.safetensors").stat().st_mtime_ns
+    again = small(split.n_items)
+    run = vc.fit(again, split, epochs=3, device="cpu", out=tmp_path, progress=False)
+    assert (tmp_path / "checkpoint.safetensors").stat().st_mtime_ns == stamp
+    assert torch.equal(weights(model), weights(again)) and len(run.history) == 3
+
+
+def test_other_settings_are_refused(split, tmp_path):
+    vc.fit(small(split.n_items), split, epochs=1, device="cpu", out=tmp_path, progress=False)
+    with pytest.raises(vc.ConfigError, match=r"other settings \(epochs: 1 there, 2 now\)"):
+        vc.fit(small(split.n_items), split, epochs=2, device="cpu", out=tmp_path, progress=False)
+    with pytest.raises(vc.ConfigError, match="config: "):
+        vc.fit(small(split.n_items, beta=0.5), split, epochs=1, device="cpu", out=tmp_path, progress=False)
+
+
+def test_warm_start_goes_on_from_the_weights(split):
+    model = small(split.n_items)
+    vc.fit(model, split, epochs=2, device="cpu", progress=False)
+    before = weights(model)
+    vc.fit(model, split, epochs=0, device="cpu", progress=False, warm_start=True)
+    assert torch.equal(weights(model), before)
+    vc.fit(model, split, epochs=0, device="cpu", progress=False)
+    assert not torch.equal(weights(model), before)
+
+
+class Alternating(Model):
+    """Records the order of its phases."""
+
+    slug, about = "alternating", "for the tests"
+
+    def __init__(self, n_items, per="epoch"):
+        super().__init__(n_items, per=per)
+        self.a, self.b = torch.nn.Parameter(torch.zeros(1)), torch.nn.Parameter(torch.zeros(1))
+        self.per, self.order = per, []
+
+    def phases(self):
+        def loss(name, parameter):
+            def of(batch, progress):
+                self.order.append(name)
+                return (parameter - 1).square().sum() + 0 * self.a.sum() + 0 * self.b.sum(), {}
+
+            return of
+
+        return [
+            Phase("a", [self.a], loss("a", self.a), passes=3, per=self.per, after=lambda: self.order.append("|")),
+            Phase("b", [self.b], loss("b", self.b), passes=1, per=self.per),
+        ]
+
+    def scores(self, batch):
+        return torch.zeros(len(batch), self.n_items) + self.a
+
+
+def test_phases_by_epoch_and_by_batch(split):
+    half = -(-split.train.n_users // 2)
+    by_epoch = Alternating(split.n_items)
+    vc.fit(by_epoch, split, epochs=1, batch_size=half, device="cpu", progress=False)
+    assert "".join(by_epoch.order) == "aaaaaa|bb"
+    by_batch = Alternating(split.n_items, per="batch")
+    run = vc.fit(by_batch, split, epochs=1, batch_size=half, device="cpu", progress=False)
+    assert "".join(by_batch.order) == "aaabaaab|"
+    assert {"a/loss", "b/loss"} <= set(run.history[0])
+
+
+def test_a_phase_updates_only_its_own_parameters(split):
+    model = Alternating(split.n_items)
+    model.phases = lambda: Alternating.phases(model)[:1]
+    vc.fit(model, split, epochs=1, device="cpu", progress=False)
+    assert model.a.item() != 0 and model.b.item() == 0
+
+
+@pytest.mark.parametrize("bad", [float("nan"), float("inf")])
+def test_a_loss_that_is_not_finite_stops_with_the_place(split, bad, tmp_path):
+    class Breaks(vc.models.MultVAE):
+        calls = 0
+
+        def loss(self, batch, progress):
+            Breaks.calls += 1
+            loss, terms = super().loss(batch, progress)
+            return (loss * bad if Breaks.calls == 8 else loss), terms
+
+    with pytest.raises(vc.TrainingError, match=r"the loss is (nan|inf) at update 7 \(epoch 2, phase all, batch 1\)"):
+        vc.fit(Breaks(split.n_items, latent_dim=8, hidden=20), split, epochs=3, device="cpu", out=tmp_path, progress=False)
+    _, note = load_tensors(tmp_path / "checkpoint.safetensors")
+    assert note["epoch"] == 1, "the last whole epoch is kept"
+
+
+def test_bf16_trains(split):
+    model = small(split.n_items)
+    run = vc.fit(model, split, epochs=6, device="cpu", progress=False, precision="bf16")
+    assert run.curve("loss")[-1] < run.curve("loss")[0]
+    assert next(model.parameters()).dtype == torch.float32
+
+
+def test_users_without_clicks_do_not_break_training(split):
+    empty = vc.data.Interactions.from_pairs([0, 2], [1, 3], shape=(5, split.n_items))
+    from dataclasses import replace
+
+    model = small(split.n_items)
+    vc.fit(model, replace(split, train=empty), epochs=2, device="cpu", progress=False)
+    assert weights(model).isfinite().all()
+
+
+def test_bad_arguments_are_named(split):
+    with pytest.raises(vc.ConfigError, match="build it with n_items=split.n_items"):
+        vc.fit(small(7), split)
+    with pytest.raises(vc.ConfigError, match="precision 'fp32' or 'bf16'"):
+        vc.fit(small(split.n_items), split, precision="fp8")
+    with pytest.raises(vc.ConfigError, match="cannot be used here"):
+        vc.fit(small(split.n_items), split, device="nonsense")
+    with pytest.raises(vc.ConfigError, match="unknown metric"):
+        vc.fit(small(split.n_items), split, metric="accuracy")
+
+
+def test_plain_progress_lines(split, capsys):
+    vc.fit(small(split.n_items), split, epochs=3, device="cpu")
+    lines = capsys.readouterr().err.strip().splitlines()
+    assert len(lines) == 3 and lines[-1].startswith("epoch   3/3  loss ") and "ndcg@100" in lines[-1]
