@@ -62,7 +62,17 @@ def test_lists(call):
 def test_fit_prints_one_json_object(call):
     done = call("fit", "mult-vae", "--dataset", "planted", *FAST, "--metrics", "recall@20,ndcg@100", "--json")
     result = json.loads(done.stdout)
-    keys = {"model", "dataset", "protocol", "metrics", "seconds_per_epoch", "epochs", "seed", "device", "peak_memory_mb"}
+    keys = {
+        "model",
+        "dataset",
+        "protocol",
+        "metrics",
+        "seconds_per_epoch",
+        "epochs",
+        "seed",
+        "device",
+        "peak_memory_mb",
+    }
     assert keys | {"data_sha256"} <= set(result)
     assert set(result["metrics"]) == {"recall@20", "ndcg@100"}
     assert set(result["metrics"]["ndcg@100"]) == {"mean", "ci", "n_users"}
@@ -98,7 +108,10 @@ def test_own_file_fit_recommend_and_resume(call, tmp_path):
     (tmp_path / "history.csv").write_text("item\nf3\nf5\n")
     assert call("recommend", run, "--history", tmp_path / "history.csv", "-k", "4").stdout.splitlines() == lines
     (tmp_path / "history.txt").write_text("f3\nnothing\n")
-    assert "1 unknown items, the first is 'nothing'" in call("recommend", run, "--history", tmp_path / "history.txt", check=False).stderr
+    assert (
+        "1 unknown items, the first is 'nothing'"
+        in call("recommend", run, "--history", tmp_path / "history.txt", check=False).stderr
+    )
 
 
 def test_titles_serve_as_ids(call, tmp_path):

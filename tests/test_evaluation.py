@@ -72,7 +72,9 @@ def test_ties_rank_by_column():
     scores = (scores * 2).round()  # many ties, at the cut-off too
     values = per_user_metrics(Fixed(scores), heldout, ("ndcg@5",))["ndcg@5"]
     for user in np.flatnonzero(targets.any(1)):
-        assert values[user].item() == pytest.approx(plain("ndcg", 5, scores[user].tolist(), history[user], targets[user]))
+        assert values[user].item() == pytest.approx(
+            plain("ndcg", 5, scores[user].tolist(), history[user], targets[user])
+        )
 
 
 def test_ndcg_equals_scikit_learn():

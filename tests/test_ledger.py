@@ -25,7 +25,9 @@ def test_measured_files_say_how_they_were_made():
         run = json.loads(path.read_text())
         assert run["command"].startswith(f"vaecf fit {run['model']} --dataset {run['dataset']}")
         assert f"--seed {run['seed']}" in run["command"] and run["machine"] and len(run["data_sha256"]) == 64
-        assert path.name == f"{run['dataset']}.{run['protocol']}.{run['label'].replace(', ', '-')}.seed{run['seed']}.json"
+        assert (
+            path.name == f"{run['dataset']}.{run['protocol']}.{run['label'].replace(', ', '-')}.seed{run['seed']}.json"
+        )
 
 
 def test_a_measured_number_repeats():
@@ -75,5 +77,5 @@ def test_every_system_builds_from_its_slug():
     for slug, cls in SYSTEMS.items():
         model = build(slug, 500)
         assert type(model) is cls and model.slug == slug and cls.about
-    with pytest.raises(vc.ConfigError, match="mult-vae has no option gamma. Known: latent_dim"):
+    with pytest.raises(vc.ConfigError, match=r"mult-vae has no option gamma\. Known: latent_dim"):
         build("mult-vae", 10, gamma=1)

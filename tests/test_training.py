@@ -83,7 +83,9 @@ def test_resume_after_an_exception_equals_an_unbroken_run(split, tmp_path):
     unbroken = small(split.n_items)
     vc.fit(unbroken, split, epochs=5, device="cpu", progress=False)
     with pytest.raises(KeyboardInterrupt):
-        vc.fit(Stops(split.n_items, latent_dim=8, hidden=20), split, epochs=5, device="cpu", out=tmp_path, progress=False)
+        vc.fit(
+            Stops(split.n_items, latent_dim=8, hidden=20), split, epochs=5, device="cpu", out=tmp_path, progress=False
+        )
     resumed = small(split.n_items)
     run = vc.fit(resumed, split, epochs=5, device="cpu", out=tmp_path, progress=False)
     assert torch.equal(weights(resumed), weights(unbroken))
@@ -208,7 +210,9 @@ def test_a_loss_that_is_not_finite_stops_with_the_place(split, bad, tmp_path):
             return (loss * bad if Breaks.calls == 8 else loss), terms
 
     with pytest.raises(vc.TrainingError, match=r"the loss is (nan|inf) at update 7 \(epoch 2, phase all, batch 1\)"):
-        vc.fit(Breaks(split.n_items, latent_dim=8, hidden=20), split, epochs=3, device="cpu", out=tmp_path, progress=False)
+        vc.fit(
+            Breaks(split.n_items, latent_dim=8, hidden=20), split, epochs=3, device="cpu", out=tmp_path, progress=False
+        )
     _, note = load_tensors(tmp_path / "checkpoint.safetensors")
     assert note["epoch"] == 1, "the last whole epoch is kept"
 
@@ -230,7 +234,7 @@ def test_users_without_clicks_do_not_break_training(split):
 
 
 def test_bad_arguments_are_named(split):
-    with pytest.raises(vc.ConfigError, match="build it with n_items=split.n_items"):
+    with pytest.raises(vc.ConfigError, match=r"build it with n_items=split\.n_items"):
         vc.fit(small(7), split)
     with pytest.raises(vc.ConfigError, match="precision 'fp32' or 'bf16'"):
         vc.fit(small(split.n_items), split, precision="fp8")

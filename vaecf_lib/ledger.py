@@ -69,7 +69,7 @@ def measured(folder: Path = RESULTS) -> pd.DataFrame:
 
 
 def table(dataset: str, protocol: str = "strong", folder: Path = RESULTS) -> pd.DataFrame:
-    """Return our mean, spread (standard deviation over seeds) and number of seeds: a row a system, a column a metric."""
+    """Return our mean ± standard deviation over seeds: a row a system, a column a metric, and the number of seeds."""
     ours = measured(folder)
     ours = ours[(ours["dataset"] == dataset) & (ours["protocol"] == protocol)]
     grouped = ours.groupby(["label", "metric"], sort=False)["value"]
@@ -96,7 +96,7 @@ def summary(folder: Path = RESULTS) -> str:
         for row in both.itertuples():
             lines.append(
                 f"{row.paper:8s} table {row.table:3s} {row.dataset:9s} {row.model:12s} {row.metric:10s} "
-                f"paper {row.value:.3f}  ours {row.mean:.3f} ({row.count} seeds)  difference {row.mean - row.value:+.3f}"
+                f"paper {row.value:.3f}  ours {row.mean:.3f} ({row.count} seeds)  {row.mean - row.value:+.3f}"
             )
     head = f"{len(lines)} of {len(theirs)} reported numbers have runs beside them; {len(ours)} measured values in all"
     return "\n".join([head, *lines])

@@ -55,6 +55,24 @@ def show(figure, alt: str) -> Figure:
     return Figure(figure, alt)
 
 
+class Table:
+    """A table whose every column has a header, for screen readers; the last line of a cell shows it."""
+
+    def __init__(self, frame):
+        self.frame = frame.rename_axis(columns=None)
+
+    def _repr_html_(self) -> str:
+        return self.frame.to_html(index=False, border=0, justify="left")
+
+    def __repr__(self) -> str:
+        return self.frame.to_string(index=False)
+
+
+def table(frame, *names: str) -> Table:
+    """Return a pandas table ready to be shown; ``names`` head the columns that were its index."""
+    return Table(frame.rename_axis(index=list(names)).reset_index() if names else frame)
+
+
 def bars(names: list[str], values, intervals=None, label: str = "", colour: str = "blue", figsize=None):
     """Return a figure of horizontal bars, best on top, each with its value and 95 % interval."""
     values = np.asarray(values, float)
@@ -77,7 +95,8 @@ def bars(names: list[str], values, intervals=None, label: str = "", colour: str 
 def learning_curves(runs: dict[str, object], metric: str, ceiling: float | None = None, title: str = ""):
     """Return a figure of the validation ``metric`` by epoch for each named :class:`~vaecf_lib.Run`."""
     figure, axes = subplots()
-    for (name, run), colour in zip(runs.items(), COLOURS.values(), strict=False):
+    colours = list(COLOURS.values())
+    for run, colour in zip(runs.values(), colours, strict=False):
         curve = run.curve(metric)
         axes.plot(range(1, len(curve) + 1), curve, color=colour)
         axes.plot(run.best_epoch, curve[run.best_epoch - 1], "o", color=colour)
@@ -88,10 +107,13 @@ def learning_curves(runs: dict[str, object], metric: str, ceiling: float | None 
     axes.margins(x=0.14)
     # Names stand at the lines' ends, pushed apart where the ends are close.
     low, high = axes.get_ylim()
+    ends = sorted(
+        (run.curve(metric)[-1], name, colour) for (name, run), colour in zip(runs.items(), colours, strict=False)
+    )
     floor = low
-    for name, colour in sorted(zip(runs, COLOURS.values(), strict=False), key=lambda pair: runs[pair[0]].curve(metric)[-1]):
-        end = runs[name].curve(metric)
-        at = max(end[-1], floor)
+    for value, name, colour in ends:
+        at = max(value, floor)
         floor = at + 0.06 * (high - low)
-        axes.annotate(name, (len(end), at), color=colour, xytext=(6, 0), textcoords="offset points", va="center")
+        point = (len(runs[name].history), at)
+        axes.annotate(name, point, color=colour, xytext=(6, 0), textcoords="offset points", va="center")
     return figure, axes

@@ -9,7 +9,8 @@ from .errors import ConfigError
 from .models.base import Model
 
 SYSTEMS: dict[str, type[Model]] = {
-    cls.slug: cls for cls in (models.MultVAE, models.MultDAE, baselines.Popularity, baselines.Random, baselines.PlantedOracle)
+    cls.slug: cls
+    for cls in (models.MultVAE, models.MultDAE, baselines.Popularity, baselines.Random, baselines.PlantedOracle)
 }
 
 

@@ -228,7 +228,7 @@ def fit(
     ``warm_start``), and torch's global generator is left as it was found.
 
     Args:
-        model: any :class:`Model`; it is trained in place.
+        model: any ``Model``; it is trained in place.
         split: from one of the split functions. Without a validation part the last epoch is kept.
         epochs: passes over the training users; 0 only prepares the model.
         batch_size: users per update.

@@ -167,9 +167,9 @@ def build_site(folder: Path) -> None:
     for name in ("_config.yml", "_toc.yml"):
         shutil.copy(ROOT / name, folder / name)
     shutil.copytree(BOOK, folder / "book", dirs_exist_ok=True, ignore=shutil.ignore_patterns("__pycache__"))
-    command = ["jupyter-book", "build", str(folder), "-W", "-n", "--keep-going", "--quiet"]
-    done = subprocess.run([sys.executable, "-m", "jupyter_book.cli.main", *command[1:]], cwd=folder)
-    if done.returncode:
+    program = str(Path(sys.executable).with_name("jupyter-book"))
+    command = [program, "build", str(folder), "-W", "-n", "--keep-going", "-qq"]
+    if subprocess.run(command, cwd=folder).returncode:
         sys.exit(f"the site was not built: {' '.join(command)} failed")
 
 

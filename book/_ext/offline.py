@@ -15,7 +15,9 @@ def drop_online_assets(app, pagename, templatename, context, doctree):
     for key in ("script_files", "css_files"):
         context[key] = [asset for asset in context.get(key, []) if local(asset)]
     if "body" in context:
-        context["body"] = re.sub(r"<script>(?:(?!</script>).)*thebe(?:(?!</script>).)*</script>", "", context["body"], flags=re.S)
+        context["body"] = re.sub(
+            r"<script>(?:(?!</script>).)*thebe(?:(?!</script>).)*</script>", "", context["body"], flags=re.S
+        )
 
 
 def setup(app: Sphinx):

@@ -26,7 +26,9 @@ ML_CSV = {
 }
 NETFLIX = {"training_set/mv_0000001.txt": "1:\n1488844,3,2005-09-06\n822109,5,2005-05-13\n",
            "training_set/mv_0000002.txt": "2:\n822109,1,2005-09-05\n"}  # fmt: skip
-MSD = {"train_triplets.txt": "b80344d063b5ccb3\tSOAKIMP12A8C130995\t1\nb80344d063b5ccb3\tSOBBMDR12A8C13253B\t2\nc34\tSOAKIMP12A8C130995\t17\n"}
+MSD = {
+    "train_triplets.txt": "b80344d063b5ccb3\tSOAKIMP12A8C130995\t1\nb80344d063b5ccb3\tSOBBMDR12A8C13253B\t2\nc34\tSOAKIMP12A8C130995\t17\n"
+}
 AMAZON_2018 = "1223000893,A14CK12J7C7JRK,3.0,1294790400\n1223000893,A39QHP5WLON5HV,5.0,1379116800\nB001,A39QHP5WLON5HV,1.0,1379116801\n"
 AMAZON_2014 = "A14CK12J7C7JRK,1223000893,3.0,1294790400\nA39QHP5WLON5HV,1223000893,5.0,1379116800\nA39QHP5WLON5HV,B001,1.0,1379116801\n"
 TEXT_LAYOUTS = {
@@ -46,7 +48,11 @@ def folder(tmp_path, monkeypatch):
     """An empty data folder, with the check of the published size switched off."""
     monkeypatch.setenv("VAECF_DATA", str(tmp_path))
     for name, entry in catalog.DATASETS.items():
-        monkeypatch.setitem(catalog.DATASETS, name, dataclasses.replace(entry, ratings=None, urls=(f"http://127.0.0.1:9/{entry.archive}",)))
+        monkeypatch.setitem(
+            catalog.DATASETS,
+            name,
+            dataclasses.replace(entry, ratings=None, urls=(f"http://127.0.0.1:9/{entry.archive}",)),
+        )
     return tmp_path
 
 

@@ -113,7 +113,9 @@ def test_error_stays_small_as_the_choice_becomes_certain():
     eta = torch.randn(12, dtype=torch.float64, generator=torch.Generator().manual_seed(5))
     for scale in (0.5, 1, 2, 4, 8, 16, 32):
         for k in range(2, 11):
-            error = maths.log_elementary_symmetric(scale * eta, k) - maths.log_elementary_symmetric(scale * eta, k, "exact")
+            error = maths.log_elementary_symmetric(scale * eta, k) - maths.log_elementary_symmetric(
+                scale * eta, k, "exact"
+            )
             assert error.abs() < 0.2
 
 

@@ -29,7 +29,10 @@ def test_multinomial_equals_scipy():
     eta, x = cases(30)
     k = x.sum(1).numpy()
     pi = torch.softmax(eta, 1).numpy()
-    expected = [stats.multinomial.logpmf(c, int(n), p / p.sum()) - math.lgamma(n + 1) for c, n, p in zip(x.numpy(), k, pi)]
+    expected = [
+        stats.multinomial.logpmf(c, int(n), p / p.sum()) - math.lgamma(n + 1)
+        for c, n, p in zip(x.numpy(), k, pi, strict=True)
+    ]
     assert np.allclose(maths.multinomial_log_prob(eta, x), expected)
 
 
@@ -157,4 +160,6 @@ def test_wrong_shapes_are_named():
 def test_log_e_of_this_file_agrees_with_the_library():
     eta, x = cases(14)
     for row, k in zip(eta, x.sum(1), strict=True):
-        assert math.isclose(log_e(row.tolist(), k), maths.log_elementary_symmetric(row, int(k), "exact").item(), abs_tol=1e-9)
+        assert math.isclose(
+            log_e(row.tolist(), k), maths.log_elementary_symmetric(row, int(k), "exact").item(), abs_tol=1e-9
+        )

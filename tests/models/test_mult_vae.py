@@ -158,7 +158,7 @@ def test_elbo_terms_equal_the_loss_without_dropout(planted_split):
     vc.fit(model, planted_split, epochs=2, device="cpu", progress=False)
     terms = model.elbo_terms(planted_split.train)
     torch.manual_seed(0)
-    loss, parts = model.loss(planted_split.train.rows(torch.arange(planted_split.train.n_users)), 1.0)
+    _, parts = model.loss(planted_split.train.rows(torch.arange(planted_split.train.n_users)), 1.0)
     assert terms["rate"].sum().item() == pytest.approx(parts["rate"].item(), rel=1e-4)
     assert terms["distortion"].item() == pytest.approx(parts["distortion"].item(), rel=5e-3)  # other noise
     assert terms["rate"].shape == (8,)

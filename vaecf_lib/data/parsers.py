@@ -82,8 +82,8 @@ def _check_scale(frame: pd.DataFrame, where: str, scale: tuple[float, ...]) -> N
     if outside.any():
         at = int(np.flatnonzero(outside)[0])
         raise DataError(
-            f"{where}, line {at + frame.attrs.get('first_line', 1)}: rating {frame['rating'].iloc[at]:g} is outside the scale "
-            f"{scale[0]:g} to {scale[-1]:g}. Repair that line, or fetch the file again"
+            f"{where}, line {at + frame.attrs.get('first_line', 1)}: rating {frame['rating'].iloc[at]:g} is outside "
+            f"the scale {scale[0]:g} to {scale[-1]:g}. Repair that line, or fetch the file again"
         )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 
@@ -80,7 +81,7 @@ def _hold_out_fifth(user: np.ndarray, rng: np.random.RandomState, share: float, 
     held = np.zeros(len(user), dtype=bool)
     order = np.argsort(user, kind="stable")  # user by user, in the order of the log
     bounds = np.flatnonzero(np.diff(user[order], prepend=-1, append=-1))
-    for start, stop in zip(bounds[:-1], bounds[1:], strict=True):
+    for start, stop in pairwise(bounds):
         n = stop - start
         if n >= at_least:
             held[order[start + rng.choice(n, size=int(share * n), replace=False)]] = True

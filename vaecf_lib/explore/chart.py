@@ -18,7 +18,7 @@ COLOURS = {
     "grey": "#858b94",
 }
 
-_WIDTH, _HEIGHT = 640, 340
+_WIDTH = 640
 _LEFT, _RIGHT, _TOP, _BOTTOM = 64, 14, 30, 48
 
 
@@ -28,7 +28,8 @@ class Chart:
 
     All charts of one slider must have the same axes, so that only the marks move.
 
-    ``x_range``, ``y_range`` the axes' ends · ``x_ticks``, ``y_ticks`` lists of positions, or of (position, label).
+    ``x_range``, ``y_range`` the axes' ends · ``x_ticks``, ``y_ticks`` lists of positions, or of (position, label) ·
+    ``height`` in units of which the width has 640.
     """
 
     x_label: str
@@ -38,6 +39,7 @@ class Chart:
     x_ticks: list = field(default_factory=list)
     y_ticks: list = field(default_factory=list)
     caption: str = ""
+    height: int = 340
     marks: list[tuple] = field(default_factory=list)
 
     def line(self, x, y, colour: str = "blue", label: str = "", dashed: bool = False) -> Chart:
@@ -81,11 +83,11 @@ class Chart:
 
     def _y(self, y):
         low, high = self.y_range
-        return _HEIGHT - _BOTTOM - (np.asarray(y) - low) / (high - low) * (_HEIGHT - _TOP - _BOTTOM)
+        return self.height - _BOTTOM - (np.asarray(y) - low) / (high - low) * (self.height - _TOP - _BOTTOM)
 
     def frame_svg(self) -> str:
         """Return the axes: what does not move."""
-        x0, x1, y0, y1 = _LEFT, _WIDTH - _RIGHT, _HEIGHT - _BOTTOM, _TOP
+        x0, x1, y0, y1 = _LEFT, _WIDTH - _RIGHT, self.height - _BOTTOM, _TOP
         parts = [f'<path d="M{x0} {y1}V{y0}H{x1}" fill="none" stroke="currentColor" stroke-opacity=".6"/>']
         for tick, label in _ticks(self.x_ticks):
             at = _n(self._x(tick))
@@ -96,7 +98,7 @@ class Chart:
             parts.append(f'<path d="M{x0} {at}H{x1}" stroke="currentColor" stroke-opacity=".12"/>')
             parts.append(f'<text x="{x0 - 7}" y="{_n(float(at) + 4)}" text-anchor="end">{escape(label)}</text>')
         middle = (x0 + x1) / 2
-        parts.append(f'<text x="{middle}" y="{_HEIGHT - 10}" text-anchor="middle">{escape(self.x_label)}</text>')
+        parts.append(f'<text x="{middle}" y="{self.height - 10}" text-anchor="middle">{escape(self.x_label)}</text>')
         parts.append(f'<text x="{x0 - 52}" y="16">{escape(self.y_label)}</text>')
         return "".join(parts)
 
@@ -108,7 +110,7 @@ class Chart:
         inside = np.isfinite(y)
         if not inside.any():
             return ""
-        x, y = self._x(x[inside]), np.clip(self._y(y[inside]), 0, _HEIGHT)
+        x, y = self._x(x[inside]), np.clip(self._y(y[inside]), 0, self.height)
         steps = " ".join(f"{_n(a)},{_n(b)}" for a, b in zip(x, y, strict=True))
         dash = ' stroke-dasharray="6 5"' if dashed else ""
         svg = f'<polyline points="{steps}" fill="none" stroke="{COLOURS[colour]}" stroke-width="2.2"{dash}/>'
@@ -127,7 +129,7 @@ class Chart:
     def _bars_svg(self, x, height, colour, _, width):
         base = float(self._y(np.clip(0, *self.y_range)))
         left, right = self._x(x - width / 2), self._x(x + width / 2)
-        top = np.clip(self._y(height), _TOP, _HEIGHT - _BOTTOM)
+        top = np.clip(self._y(height), _TOP, self.height - _BOTTOM)
         rects = "".join(
             f'<rect x="{_n(a)}" y="{_n(min(t, base))}" width="{_n(b - a)}" height="{_n(abs(base - t))}"/>'
             for a, b, t in zip(left, right, top, strict=True)
@@ -141,9 +143,9 @@ class Chart:
         """Return the whole chart as an accessible SVG element; the first ``n_still`` marks do not move."""
         marks = self.marks_svg()
         return (
-            f'<svg viewBox="0 0 {_WIDTH} {_HEIGHT}" role="img" aria-label="{escape(alt)}" fill="currentColor" '
+            f'<svg viewBox="0 0 {_WIDTH} {self.height}" role="img" aria-label="{escape(alt)}" fill="currentColor" '
             'font-size="13" font-family="system-ui, sans-serif" style="width:100%;max-width:720px;height:auto">'
-            f'<g>{self.frame_svg()}{"".join(marks[:n_still])}</g>'
+            f"<g>{self.frame_svg()}{''.join(marks[:n_still])}</g>"
             f'<g class="vaecf-marks">{"".join(marks[n_still:])}</g></svg>'
         )
 
@@ -153,7 +155,7 @@ class Chart:
         """Return the chart drawn by matplotlib, for formats that show no HTML."""
         from matplotlib.figure import Figure
 
-        figure = Figure(figsize=(6.4, 3.4), layout="constrained", dpi=110)
+        figure = Figure(figsize=(6.4, self.height / 100), layout="constrained", dpi=110)
         axes = figure.subplots()
         for kind, x, y, colour, label, extra in self.marks:
             c = COLOURS[colour]

@@ -50,9 +50,9 @@ class explore:  # noqa: N801  (reads as a verb: the last line of a cell)
 
     Args:
         states: a function of the sliders' names that computes a state, or a mapping from a tuple of slider values
-            (in the sliders' order) to a state, for instance from :func:`load_states`.
-        sliders: name -> :class:`Slider`.
-        draw: state -> :class:`Chart`. Its caption is the sentence under the figure.
+            (in the sliders' order) to a state, for instance from ``load_states``.
+        sliders: name -> ``Slider``.
+        draw: state -> ``Chart``. Its caption is the sentence under the figure.
         alt: what the figure shows, for readers who do not see it.
         note: a line that is always shown, for instance where the states were trained.
 
@@ -90,8 +90,7 @@ class explore:  # noqa: N801  (reads as a verb: the last line of a cell)
         """Return the self-contained figure."""
         grid = list(itertools.product(*(slider.values for slider in self.sliders.values())))
         charts = [self.chart(*values) for values in grid]
-        frame = charts[0].frame_svg()
-        if any(chart.frame_svg() != frame for chart in charts):
+        if len({(chart.frame_svg(), chart.x_range, chart.y_range) for chart in charts}) > 1:
             raise ConfigError("the axes must be the same in every state: give fixed ranges and ticks")
         marks = [chart.marks_svg() for chart in charts]
         n_still = sum(1 for _ in itertools.takewhile(lambda same: len(set(same)) == 1, zip(*marks, strict=False)))

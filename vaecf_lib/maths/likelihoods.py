@@ -95,7 +95,7 @@ def bernoulli_log_prob(logits: Tensor, x) -> Tensor:
 def n_choose_k_log_prob(logits: Tensor, x, method: str = "saddlepoint") -> Tensor:
     """Return log P(x | its number of clicks k) = sum_i x_i eta_i - log e_k(exp eta), shape (B,).
 
-    Zamani et al. 2022, Eq. 9, which the paper calls intractable; see :func:`log_elementary_symmetric`.
+    Zamani et al. 2022, Eq. 9, which the paper calls intractable; see ``log_elementary_symmetric``.
 
     Raises:
         ValueError: x is not binary.

@@ -38,7 +38,7 @@ class Model(nn.Module):
     """A system that scores all items for a user.
 
     Subclasses set ``slug`` and ``about``, pass their options to ``super().__init__`` (they are kept in
-    :attr:`config`, from which a checkpoint rebuilds the model) and implement :meth:`scores`, and
+    ``config``, from which a checkpoint rebuilds the model) and implement :meth:`scores`, and
     :meth:`phases` or :meth:`prepare`.
     """
 

@@ -1,0 +1,87 @@
+"""The chapters' form: parts, short cells, alt text, named tests that exist, solutions that check themselves."""
+
+import re
+
+import nbformat
+import pytest
+import yaml
+from conftest import CHAPTERS, ROOT, tool
+
+TEXTS = {name: (ROOT / "book" / f"{name}.md").read_text() for name in CHAPTERS}
+
+
+def test_contents_name_every_chapter_in_order():
+    toc = yaml.safe_load((ROOT / "_toc.yml").read_text())
+    files = [chapter["file"] for part in toc["parts"] for chapter in part["chapters"]]
+    assert [f.split("/")[1] for f in files if f.startswith("notebooks/")] == CHAPTERS
+    for file in [toc["root"], *files]:
+        assert (ROOT / f"{file}.md").exists() or (ROOT / f"{file}.ipynb").exists()
+
+
+@pytest.mark.parametrize("name", CHAPTERS)
+def test_chapter_has_its_parts(name):
+    text = TEXTS[name]
+    for part in ("**After this chapter you can**", "**Predict", "**Explain", "## Exercises", "## Summary"):
+        assert part in text, part
+    for grade in ("*Easy.*", "*Medium.*"):
+        assert grade in text
+    assert 4 <= text.count("```{exercise}") <= 6
+
+
+@pytest.mark.parametrize("name", CHAPTERS)
+def test_every_exercise_has_a_solution_that_checks_itself(name):
+    labels = re.findall(r"```\{exercise\}\n:label: (\S+)", TEXTS[name])
+    for label in labels:
+        match = re.search(rf"```\{{solution-start\}} {label}\n(.*?)```\{{solution-end\}}", TEXTS[name], re.S)
+        assert match and ":class: dropdown" in match[1], label
+        assert "\nassert " in match[1] or "    assert " in match[1], label
+
+
+@pytest.mark.parametrize("name", CHAPTERS)
+def test_cells_are_short(name):
+    for cell in tool.read_chapter(name).cells:
+        if cell.cell_type == "code":
+            assert len(cell.source.splitlines()) <= 25, cell.source[:200]
+
+
+@pytest.mark.parametrize("name", CHAPTERS)
+def test_theorems_and_identities_name_tests_that_exist(name):
+    named = re.findall(r"`(tests/[\w/]+\.py)::(\w+)`", TEXTS[name])
+    for path, test in named:
+        assert f"def {test}(" in (ROOT / path).read_text(), f"{path}::{test}"
+    boxes = re.findall(r"```\{prf:(theorem|proposition)\}(.*?)\n```\n", TEXTS[name], re.S)
+    for _, box in boxes:
+        assert "*Checked by*" in box, box[:80]
+
+
+@pytest.mark.parametrize("name", CHAPTERS)
+def test_every_picture_has_alt_text(name):
+    notebook = nbformat.read(ROOT / "notebooks" / f"{name}.ipynb", as_version=4)
+    for cell in notebook.cells:
+        for output in cell.get("outputs", []):
+            data = output.get("data", {})
+            if "image/png" in data and "text/html" not in data:
+                assert len(cell.metadata["mystnb"]["image"]["alt"]) > 30, cell.source
+    assert not re.findall(r"!\[\]\(", TEXTS[name])
+
+
+@pytest.mark.parametrize("name", CHAPTERS)
+def test_setup_cell_and_parameters(name):
+    cells = [c for c in tool.read_chapter(name).cells if c.cell_type == "code"]
+    assert cells[0].metadata["tags"] == ["hide-cell", "setup"] and tool.repository() in cells[0].source
+    assert "parameters" in cells[1].metadata["tags"]
+    for parameter in ("DATASET", "EPOCHS", "DEVICE", "SEED"):
+        assert f"{parameter} = " in cells[1].source
+
+
+def test_the_address_of_the_repository_stands_once():
+    address = tool.repository()
+    for path in [*(ROOT / "book").rglob("*.md"), *(ROOT / "vaecf_lib").rglob("*.py"), ROOT / "README.md"]:
+        assert address not in path.read_text(), path
+
+
+def test_citations_exist():
+    keys = set(re.findall(r"@\w+\{(\w+),", (ROOT / "book" / "references.bib").read_text()))
+    for text in TEXTS.values():
+        for cited in re.findall(r"\{cite:p\}`([^`]+)`", text):
+            assert set(cited.split(",")) <= keys

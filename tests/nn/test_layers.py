@@ -1,0 +1,41 @@
+"""The sparse input layer against the dense product."""
+
+import numpy as np
+import torch
+
+from vaecf_lib.data import Batch
+from vaecf_lib.nn import SparseInput
+
+
+def batch_and_dense(values=False):
+    generator = torch.Generator().manual_seed(0)
+    x = (torch.rand(6, 30, generator=generator) < 0.3).float()
+    if values:
+        x *= torch.randint(1, 6, x.shape, generator=generator)
+    x[1] = 0
+    return Batch.from_dense(x), x
+
+
+def test_equals_the_dense_layer_in_value_and_gradient():
+    for values in (False, True):
+        torch.manual_seed(0)
+        layer = SparseInput(30, 4, dropout=0.5).eval()
+        batch, x = batch_and_dense(values)
+        weight, bias = (p.detach().clone().requires_grad_() for p in (layer.weight, layer.bias))
+        expected = torch.nn.functional.normalize(x) @ weight + bias
+        got = layer(batch)
+        assert torch.allclose(got, expected, atol=1e-6)
+        out = torch.randn(6, 4)
+        (got * out).sum().backward()
+        (expected * out).sum().backward()
+        assert torch.allclose(layer.weight.grad, weight.grad, atol=1e-6)
+        assert torch.allclose(layer.bias.grad, bias.grad, atol=1e-6)
+
+
+def test_initialisation_is_that_of_the_public_code():
+    torch.manual_seed(0)
+    layer = SparseInput(4000, 600)
+    limit = np.sqrt(6 / 4600)
+    assert layer.weight.abs().max() <= limit
+    assert abs(layer.weight.std().item() - limit / np.sqrt(3)) < 0.01 * limit
+    assert layer.bias.abs().max() <= 0.002 and 5e-4 < layer.bias.std() < 1.2e-3

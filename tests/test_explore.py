@@ -1,0 +1,195 @@
+"""Sliders: one MIME bundle; states that are drawn are states that were computed."""
+
+import json
+import re
+
+import numpy as np
+import pytest
+
+import vaecf_lib as vc
+from vaecf_lib import explore as package
+from vaecf_lib import plots
+from vaecf_lib.explore import Chart, Slider, explore, load_states, save_states
+
+
+def curve(power, height):
+    x = np.linspace(0, 1, 30)
+    return power, height, x, height * x**power
+
+
+def draw(state):
+    power, height, x, y = state
+    chart = Chart(
+        "input", "output", (0, 1), (0, 2), [0, 0.5, 1], [(0, "none"), (2, "two")], caption=f"p={power} h={height}"
+    )
+    return (
+        chart.line([0, 1], [1, 1], "grey", dashed=True)
+        .line(x, y, label="<y>")
+        .bars([0.5], [height], 0.1)
+        .text(0.5, 1, "t")
+    )
+
+
+SLIDERS = {"power": Slider("power", [1, 2, 3], 2), "height": Slider("height", [0.5, 1.0], 1.0, "{:.1f}")}
+
+
+@pytest.fixture
+def figure():
+    return explore(curve, SLIDERS, draw, alt="a power curve & more", note="closed form")
+
+
+def frames(html):
+    return json.loads(re.search(r'<script type="application/json">(.*?)</script>', html, re.S)[1])
+
+
+def test_every_state_is_in_the_page_in_slider_order(figure):
+    data = frames(figure.html())
+    assert data["texts"] == [["1", "2", "3"], ["0.5", "1.0"]]
+    assert [caption for _, caption in data["frames"]] == [f"p={p} h={h}" for p in (1, 2, 3) for h in (0.5, 1.0)]
+    assert len({marks for marks, _ in data["frames"]}) == 6
+
+
+def test_the_start_state_is_drawn_without_scripts(figure):
+    html = figure.html()
+    start = frames(html)["frames"][3]
+    assert start[0] in html.split("<script")[0] and "p=2 h=1.0" in html.split("<script")[0]
+    assert 'aria-label="a power curve &amp; more"' in html and "&lt;y&gt;" in html and "closed form" in html
+
+
+def test_marks_that_never_move_are_written_once(figure):
+    still = Chart.marks_svg(draw(curve(1, 1.0)))[0]
+    assert figure.html().count(still) == 1
+
+
+def test_keyboard_and_screen_readers_have_what_they_need(figure):
+    html = figure.html()
+    assert html.count('type="range"') == 2 and html.count("<label for=") == 2
+    assert html.count('data-lm-suppress-shortcuts="true"') == 2
+    assert 'aria-live="polite"' in html and 'aria-valuetext="1.0"' in html and 'role="img"' in html
+    assert "http" not in html.replace("http://www.w3.org", "")
+
+
+def test_the_same_figure_is_the_same_text(figure):
+    assert figure.html() == explore(curve, SLIDERS, draw, alt="a power curve & more", note="closed form").html()
+    assert figure.html() != explore(curve, SLIDERS, draw, alt="another").html()
+
+
+def test_bundle_without_a_kernel_has_no_widget(figure):
+    bundle = figure._repr_mimebundle_()
+    assert set(bundle) == {"text/plain", "text/html", "image/png"}
+
+
+def test_live_widget_computes_what_its_sliders_say(figure, monkeypatch):
+    monkeypatch.setattr(package.slider, "_is_live", lambda: True)
+    bundle = figure._repr_mimebundle_()
+    assert "application/vnd.jupyter.widget-view+json" in bundle and "text/html" in bundle
+    box = figure.widget()
+    power, height, picture, caption, _ = box.children
+    assert caption.value == "p=2 h=1.0"
+    before = picture.value
+    power.value = 3
+    assert caption.value == "p=3 h=1.0" and picture.value != before
+    height.value = 0.5
+    assert caption.value == "p=3 h=0.5"
+
+
+def test_executing_the_book_is_not_live(monkeypatch):
+    monkeypatch.setattr(package.slider, "in_kernel", lambda: True)
+    monkeypatch.setenv("VAECF_STATIC", "1")
+    assert not package.slider._is_live()
+    monkeypatch.delenv("VAECF_STATIC")
+    assert package.slider._is_live()
+
+
+def test_stored_states(tmp_path):
+    states = {(p, h): [p, h, *map(list, curve(p, h)[2:])] for p in (1, 2, 3) for h in (0.5, 1.0)}
+    save_states(tmp_path / "s.json", states, {"seed": 0})
+    loaded, provenance = load_states(tmp_path / "s.json")
+    assert provenance == {"seed": 0}
+    assert frames(explore(loaded, SLIDERS, draw, alt="x").html())["frames"][0][1] == "p=1 h=0.5"
+    del loaded[(3, 1.0)]
+    with pytest.raises(vc.ConfigError, match=r"no state at .*'power': 3.*make states"):
+        explore(loaded, SLIDERS, draw, alt="x").html()
+    (tmp_path / "s.json").write_text("{}")
+    with pytest.raises(vc.DataError, match="no grid of states"):
+        load_states(tmp_path / "s.json")
+
+
+def test_mistakes_are_named():
+    def moving_axes(state):
+        return Chart("x", "y", (0, state[0]), (0, 2)).line(state[2], state[3])
+
+    with pytest.raises(vc.ConfigError, match="axes must be the same"):
+        explore(curve, SLIDERS, moving_axes, alt="x").html()
+    with pytest.raises(vc.ConfigError, match="not among its values"):
+        Slider("x", [1, 2], 3)
+
+    def heavy(state):
+        x = np.linspace(0, 1, 20_000)
+        return Chart("x", "y", (0, 1), (0, 2)).line(x, state[1] * x)
+
+    with pytest.raises(vc.ConfigError, match="more than 300000: take fewer states"):
+        explore(curve, SLIDERS, heavy, alt="x").html()
+
+
+def test_svg_puts_points_where_they_belong():
+    chart = Chart("x", "y", (0, 10), (0, 1)).points([0, 10], [0, 1])
+    svg = chart.marks_svg()[0]
+    assert 'cx="64" cy="292"' in svg and 'cx="626" cy="30"' in svg
+
+
+def test_a_chart_may_be_taller():
+    chart = Chart("x", "y", (0, 1), (0, 1), height=600).points([0], [0])
+    assert 'viewBox="0 0 640 600"' in chart.svg("x") and 'cy="552"' in chart.marks_svg()[0]
+
+
+def test_contours_hold_the_stated_mass():
+    axis = np.linspace(-4, 4, 161)
+    density = np.exp(-0.5 * (axis[:, None] ** 2 + axis**2))
+    chart = Chart("x", "y", (-4, 4), (-4, 4)).contour(axis, axis, density, levels=(0.9, 0.5))
+    radii = [np.hypot(mark[1], mark[2]).mean() for mark in chart.marks]
+    assert np.allclose(radii, np.sqrt(-2 * np.log([0.1, 0.5])), rtol=0.01)
+
+
+def test_empty_marks_draw_nothing():
+    chart = Chart("x", "y", (0, 1), (0, 1)).line([], []).points([], [])
+    assert "".join(chart.marks_svg()) == "" and chart.png()[:4] == b"\x89PNG"
+
+
+def test_figures_carry_their_alt_text():
+    figure, axes = plots.bars(["a", "b"], [0.1, 0.2], [0.01, 0.02], "x")
+    assert [t.get_text() for t in axes.get_yticklabels()] == ["a", "b"]
+    data, metadata = plots.show(figure, "two bars")._repr_mimebundle_()
+    assert metadata["image/png"]["alt"] == "two bars" and data["text/plain"] == "two bars"
+
+
+def test_learning_curves_label_every_line():
+    runs = {
+        name: vc.Run(None, "ndcg@100", [{"ndcg@100": v} for v in values], best_epoch=2)
+        for name, values in (("one", [0.1, 0.3, 0.3]), ("two", [0.2, 0.3, 0.301]))
+    }
+    _, axes = plots.learning_curves(runs, "ndcg@100", ceiling=0.4)
+    texts = {t.get_text(): t.xy[1] for t in axes.texts}
+    assert {"one", "two", "best attainable"} == set(texts)
+    assert texts["two"] - texts["one"] > 0.01, "labels of close lines are pushed apart"
+
+
+def test_colours_stand_out_on_both_pages():
+    def luminance(hexa):
+        channels = [int(hexa[i : i + 2], 16) / 255 for i in (1, 3, 5)]
+        linear = [c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in channels]
+        return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
+
+    for name, colour in package.COLOURS.items():
+        for page in ("#ffffff", "#14181e"):
+            light, dark = sorted((luminance(colour), luminance(page)), reverse=True)
+            assert (light + 0.05) / (dark + 0.05) >= 3, f"{name} on {page}"
+
+
+def test_tables_have_a_header_over_every_column():
+    import pandas as pd
+
+    frame = pd.DataFrame({"x": [1.0, 2.0]}, index=["a", "b"])
+    html = plots.table(frame, "system")._repr_html_()
+    assert "<th>system</th>" in html and "<th></th>" not in html
+    assert "system" in repr(plots.table(frame, "system")) and "<th></th>" not in plots.table(frame)._repr_html_()
