@@ -76,6 +76,7 @@ def _peer_steps(name: str):
 def _measure(which: str, n_users: int, n_items: int, n_steps: int, device: str) -> dict:
     """Time the updates of one implementation in this process: median users per second after three to warm up."""
     train = synthetic(n_users, n_items)
+    before = peak_memory_mb(device)
     steps = our_steps(train, n_steps, device=device) if which == "ours" else _peer_steps(which)(train, n_steps)
     seconds, started = [], time.perf_counter()
     for _ in steps:
@@ -86,6 +87,7 @@ def _measure(which: str, n_users: int, n_items: int, n_steps: int, device: str) 
     return {
         "users_per_second": 500 / statistics.median(seconds[3:]),
         "peak_memory_mb": peak_memory_mb(device),
+        "training_memory_mb": peak_memory_mb(device) - before,
         "interactions_per_user": train.nnz / n_users,
     }
 
@@ -140,6 +142,7 @@ def run(
         "runs": pairs,
         "users_per_second": {name: round(statistics.median(values), 1) for name, values in speed.items()},
         "peak_memory_mb": {n: round(max(r["peak_memory_mb"] for r in rs)) for n, rs in runs.items()},
+        "training_memory_mb": {n: round(max(r["training_memory_mb"] for r in rs)) for n, rs in runs.items()},
     }
     if device == "cpu":
         report["floor_users_per_second"] = round(statistics.median(floors), 1)

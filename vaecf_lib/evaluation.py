@@ -74,17 +74,17 @@ def top_items(scores: Tensor, k: int) -> Tensor:
 
 
 def _ranking_metric(kind: str, k: int, hits: Tensor, n_targets: Tensor) -> Tensor:
-    """Return (B,) values from ``hits`` (B, K >= k, or all items) in rank order and ``n_targets`` (B,)."""
+    """Return (B,) values from ``hits`` (B, K >= k, or all items) in rank order and ``n_targets`` (B,), on the CPU."""
     hits = hits[:, :k].double()
     if kind == "recall":  # Liang et al. 2018: a perfect list scores 1 even if there are more targets than places
         return hits.sum(1) / n_targets.clamp_max(k)
     if kind == "recall_all":
         return hits.sum(1) / n_targets
-    ranks = torch.arange(1, hits.shape[1] + 1, device=hits.device).double()
+    ranks = torch.arange(1, hits.shape[1] + 1).double()
     if kind == "mrr":
         return (hits / ranks).amax(1)  # the first hit has the largest 1 / rank
     discount = 1 / torch.log2(ranks + 1)
-    all_places = 1 / torch.log2(torch.arange(2, k + 2, device=hits.device).double())
+    all_places = 1 / torch.log2(torch.arange(2, k + 2).double())
     return (hits * discount).sum(1) / all_places.cumsum(0)[n_targets.clamp_max(k) - 1]
 
 
@@ -101,8 +101,7 @@ def per_user_metrics(
     ranking = {metric: pair for metric, pair in parsed.items() if pair[0] in RANKING}
     if len(ranking) < len(parsed) and heldout.targets.values is None:
         raise ConfigError("rmse and mae need target ratings: use the ratings protocol")
-    device = model.item_index.device
-    heldout = heldout.to(device)
+    heldout = heldout.to(model.device)
     if heldout.history.n_items != model.n_items:
         raise ConfigError(f"the model has {model.n_items} items, the data {heldout.history.n_items}: wrong split")
     scored = (heldout.targets.counts > 0).nonzero()[:, 0]
@@ -115,19 +114,19 @@ def per_user_metrics(
         scores = model.scores(history).float()
         for metric, (kind, _) in parsed.items():
             if kind in RATING:
-                error = (scores[targets.rows, targets.items] - targets.values).double()
+                error = (scores[targets.rows, targets.items] - targets.values).cpu().double()
                 error = error**2 if kind == "rmse" else error.abs()
-                total = torch.zeros(len(targets), dtype=torch.float64, device=device)
-                result[metric][users] = total.index_add_(0, targets.rows, error).cpu()
+                total = torch.zeros(len(targets), dtype=torch.float64)
+                result[metric][users] = total.index_add_(0, targets.rows.cpu(), error)
         if ranking:
             scores = scores.clone()
             scores[history.rows, history.items] = -math.inf
             top = top_items(scores, largest_k)
             wanted = torch.zeros_like(scores, dtype=torch.bool)
             wanted[targets.rows, targets.items] = True
-            hits = wanted.gather(1, top)
+            hits, n_targets = wanted.gather(1, top).cpu(), targets.counts.cpu()  # few bytes; float64 is not everywhere
             for metric, (kind, k) in ranking.items():
-                result[metric][users] = _ranking_metric(kind, k, hits, targets.counts).cpu()
+                result[metric][users] = _ranking_metric(kind, k, hits, n_targets)
     model.train(was_training)
     return result
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import platform
+import re
 import shlex
 from pathlib import Path
 from typing import Any
@@ -23,7 +24,7 @@ from .systems import SYSTEMS
 
 RESULTS = Path("book/results")
 
-# Our own studies: rows that no paper prints. label -> (slug, settings)
+# Our own studies: rows that no paper prints. label -> (slug, settings); "epochs" overrides the command's.
 STUDIES: dict[str, dict[str, Any]] = {
     "likelihoods": {
         "protocol": "strong",
@@ -36,7 +37,17 @@ STUDIES: dict[str, dict[str, Any]] = {
             "mult-vae, n_choose_k": ("mult-vae", {"likelihood": "n_choose_k"}),
             "mult-vae, bernoulli": ("mult-vae", {"likelihood": "bernoulli"}),
         },
-    }
+    },
+    "patience": {
+        "protocol": "strong",
+        "epochs": 400,
+        "settings": {"ml-1m": {"n_heldout": 500}},
+        "rows": {
+            "mult-vae, 400 epochs": ("mult-vae", {}),
+            "mult-vae, n_choose_k, 400 epochs": ("mult-vae", {"likelihood": "n_choose_k"}),
+            "mult-vae, bernoulli, 400 epochs": ("mult-vae", {"likelihood": "bernoulli"}),
+        },
+    },
 }
 
 # Which protocol and split settings reproduce a paper's tables, by the "protocol" of reported.json.
@@ -141,6 +152,7 @@ def reproduce(
         ConfigError: unknown paper, table, study or system.
     """
     plan = list(_plan(paper, table, dataset, models, folder))
+    epochs = STUDIES[table].get("epochs", epochs) if paper == "book" else epochs
     (folder / "measured").mkdir(parents=True, exist_ok=True)
     paths = []
     for name in dict.fromkeys(row[0] for row in plan):
@@ -148,8 +160,7 @@ def reproduce(
         for seed in seeds:
             for row in (r for r in plan if r[0] == name):
                 _, protocol, split_settings, label, slug, options = row
-                file = f"{name}.{protocol}.{label.replace(', ', '-')}.seed{seed}.json"
-                path = folder / "measured" / file
+                path = folder / "measured" / file_name(name, protocol, label, seed)
                 paths.append(path)
                 if path.exists():
                     continue
@@ -179,6 +190,11 @@ def reproduce(
                 write_json(path, result)
                 print(f"{path}: " + ", ".join(f"{m} {v['mean']:.4f}" for m, v in result["metrics"].items()))
     return paths
+
+
+def file_name(dataset: str, protocol: str, label: str, seed: int) -> str:
+    """Return the name of a run's file."""
+    return f"{dataset}.{protocol}.{re.sub('[ ,]+', '-', label)}.seed{seed}.json"
 
 
 def machine(device: str) -> str:

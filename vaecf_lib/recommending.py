@@ -57,7 +57,7 @@ def recommend(
     known = sorted({columns[code] for code in codes if code in columns})
     if len(known) < len(set(codes)):
         warnings.warn(f"{len(set(codes)) - len(known)} items of the history were never seen in training: left out")
-    device = model.item_index.device
+    device = model.device
     items = torch.as_tensor(np.array(known, dtype=np.int64), device=device)
     batch = Batch(
         users=torch.zeros(1, dtype=torch.int64, device=device),

@@ -75,12 +75,14 @@ def peak_memory_mb(device: str | torch.device) -> float:
 class _Progress:
     """A tqdm bar in a terminal, about ten plain lines in a notebook or a log, nothing if not wanted."""
 
-    def __init__(self, epochs: int, wanted: bool):
+    def __init__(self, epochs: int, done: int, wanted: bool):
         self.epochs, self.wanted, self.bar = epochs, wanted, None
+        if wanted and done:
+            self._print(f"going on after epoch {done} of {epochs}")
         if wanted and sys.stderr.isatty() and not in_kernel():
             from tqdm import tqdm
 
-            self.bar = tqdm(total=epochs, unit="epoch")
+            self.bar = tqdm(total=epochs, initial=done, unit="epoch")
 
     def update(self, epoch: int, row: dict, metric: str) -> None:
         text = f"loss {row['loss']:.1f}" + (f"  {metric} {row[metric]:.3f}" if metric in row else "")
@@ -88,10 +90,11 @@ class _Progress:
             self.bar.n = epoch
             self.bar.set_postfix_str(text)
         elif self.wanted and (epoch % max(1, self.epochs // 10) == 0 or epoch in (1, self.epochs)):
-            print(
-                f"epoch {epoch:3d}/{self.epochs}  {text}",
-                file=sys.stdout if in_kernel() else sys.stderr,
-            )
+            self._print(f"epoch {epoch:3d}/{self.epochs}  {text}")
+
+    @staticmethod
+    def _print(line: str) -> None:
+        print(line, file=sys.stdout if in_kernel() else sys.stderr)
 
     def close(self) -> None:
         if self.bar is not None:
@@ -283,7 +286,7 @@ def fit(
         if out is not None:
             out.mkdir(parents=True, exist_ok=True)
             _resume(trainer, run, out, settings)
-        bar = _Progress(trainer.epochs, progress)
+        bar = _Progress(trainer.epochs, trainer.epoch, progress)
         best_state = None
         while trainer.epoch < trainer.epochs:
             started = time.perf_counter()
@@ -340,7 +343,7 @@ def _resume(trainer: _Trainer, run: Run, out: Path, settings: dict) -> None:
         changed = [f"{key}: {old.get(key)!r} there, {new[key]!r} now" for key in new if old.get(key) != new[key]]
         raise ConfigError(
             f"{out} holds a run with other settings ({'; '.join(changed)}): give the same ones to go on with it, "
-            "another folder to train anew, or warm_start=True to continue from its weights"
+            "or another folder to train anew"
         )
     trainer.load_state(tensors)
     trainer.epoch, trainer.step = note["epoch"], note["step"]

@@ -33,8 +33,8 @@ class PlantedOracle(Model):
         super().__init__(n_items, points=points)
         axis = torch.linspace(-3.5, 3.5, points, dtype=torch.float64)
         z = torch.cartesian_prod(axis, axis)
-        self.register_buffer("log_prior", -0.5 * (z**2).sum(1) - math.log(2 * math.pi))
-        self.register_buffer("all_logits", torch.from_numpy(planted_world().logits(z.numpy())))
+        self.register_buffer("log_prior", (-0.5 * (z**2).sum(1) - math.log(2 * math.pi)).float())
+        self.register_buffer("all_logits", torch.from_numpy(planted_world().logits(z.numpy())).float())
 
     def scores(self, batch: Batch) -> Tensor:
         """Return expected click probabilities, (B, n_items)."""

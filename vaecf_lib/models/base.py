@@ -55,6 +55,11 @@ class Model(nn.Module):
         # Column of the model -> item code of the rating log; fit() sets it from the split.
         self.register_buffer("item_index", torch.arange(n_items))
 
+    @property
+    def device(self) -> torch.device:
+        """The device that holds the model."""
+        return self.item_index.device
+
     def phases(self) -> list[Phase]:
         """Return how the model is trained; none for a model that only needs :meth:`prepare`."""
         return []

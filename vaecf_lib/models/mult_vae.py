@@ -107,7 +107,7 @@ class MultVAE(Model):
 
         ``distortion`` mean of -log p(x|z), nats · ``rate`` (latent_dim,) mean KL of each latent dimension, nats.
         """
-        training, device = self.training, self.item_index.device
+        training, device = self.training, self.device
         interactions = interactions.to(device)
         generator = torch.Generator(device).manual_seed(seed)
         distortion, rate = 0.0, 0.0
