@@ -114,6 +114,16 @@ def test_own_file_fit_recommend_and_resume(call, tmp_path):
     )
 
 
+def test_a_run_on_other_data_is_not_touched(call, tmp_path):
+    own_csv(tmp_path / "mine.csv")
+    run = tmp_path / "run"
+    call("fit", "popularity", "--interactions", tmp_path / "mine.csv", "--out", run)
+    before = {p.name: p.read_bytes() for p in run.iterdir()}
+    done = call("fit", "popularity", "--dataset", "planted", "--out", run, check=False)
+    assert "holds a run on other data" in done.stderr
+    assert before == {p.name: p.read_bytes() for p in run.iterdir()}
+
+
 def test_titles_serve_as_ids(call, tmp_path):
     run = tmp_path / "run"
     call("fit", "popularity", "--dataset", "planted", "--out", run)

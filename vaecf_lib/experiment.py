@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any, get_type_hints
 
@@ -53,6 +54,17 @@ def assign_settings(settings: dict[str, Any], slug: str, protocol: str) -> tuple
     return takers[0][0], takers[1][0], takers[2][0]
 
 
+def _keep_items(out: Path, log: RatingLog) -> None:
+    """Write the data's item ids and titles into a run's folder, or check that they are the ones there."""
+    out.mkdir(parents=True, exist_ok=True)
+    path = out / "items.json"
+    items = {"ids": log.item_ids.tolist(), "titles": None if log.titles is None else list(log.titles)}
+    if not path.exists():
+        write_json(path, items)
+    elif json.loads(path.read_text()) != items:
+        raise ConfigError(f"{out} holds a run on other data: give another folder")
+
+
 def run_experiment(
     slug: str,
     log: RatingLog,
@@ -76,8 +88,7 @@ def run_experiment(
     split = PROTOCOLS[protocol](log, **of_split)
     model = build(slug, split.n_items, **of_model)
     if out is not None:
-        out.mkdir(parents=True, exist_ok=True)
-        write_json(out / "items.json", {"ids": log.item_ids.tolist(), "titles": log.titles})
+        _keep_items(out, log)
     run = fit(
         model,
         split,

@@ -271,7 +271,7 @@ def fit(
         "metric": metric,
         "precision": precision,
         "validate_every": validate_every,
-        "train_interactions": split.train.nnz,
+        "train_sha256": split.train.sha256,
     }
     with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
         torch.manual_seed(seed)

@@ -6,6 +6,7 @@ an equation needs it.
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
@@ -131,6 +132,14 @@ class Interactions:
     def item_counts(self) -> Tensor:
         """(n_items,) interactions per item."""
         return torch.bincount(self.indices, minlength=self.n_items)
+
+    @property
+    def sha256(self) -> str:
+        """Hash of the pattern and the values."""
+        digest = hashlib.sha256(repr(self.shape).encode())
+        for tensor in (self.indptr, self.indices, self.values):
+            digest.update(b"-" if tensor is None else tensor.cpu().numpy().tobytes())
+        return digest.hexdigest()
 
     def to(self, device) -> Interactions:
         """Return the same matrix on ``device`` (itself, if it is there already)."""
