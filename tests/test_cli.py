@@ -82,7 +82,11 @@ def test_fit_prints_one_json_object(call):
 
 @pytest.mark.parametrize("protocol", ["weak", "ratings"])
 def test_other_protocols_run(call, protocol):
-    result = json.loads(call("fit", "popularity", "--dataset", "planted", "--protocol", protocol, "--json").stdout)
+    result = json.loads(
+        call(
+            "fit", "popularity", "--dataset", "planted", "--protocol", protocol, "--json"
+        ).stdout
+    )
     assert result["protocol"] == protocol and result["epochs"] == 0
 
 
@@ -151,6 +155,14 @@ def test_settings_reach_split_model_and_training(call):
 
 
 ERRORS = [
+    (
+        ["fit", "mult-vae", "--dataset", "planted", "--protocol", "ratings", "--metrics", "rmse"],
+        "ranks items and predicts no ratings",
+    ),
+    (
+        ["fit", "mult-vae", "--dataset", "planted", "--protocol", "ratings", "--set", "likelihood=n_choose_k"],
+        "a model of clicks",
+    ),
     (["fit", "mult-vae", "--dataset", "planted", "--set", "gamma=1"], "no option 'gamma' of mult-vae"),
     (["fit", "mult-vae", "--dataset", "planted", "--set", "beta"], "write key=value"),
     (["fit", "svd", "--dataset", "planted"], "unknown model 'svd'. Known: mult-vae"),

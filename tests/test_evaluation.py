@@ -16,6 +16,8 @@ from vaecf_lib.models import Model
 class Fixed(Model):
     """Scores given as a table (n_users, n_items)."""
 
+    slug, rates = "fixed", True
+
     def __init__(self, table):
         super().__init__(table.shape[1])
         self.table = table
@@ -159,6 +161,9 @@ def test_errors_name_the_remedy():
         vc.evaluate(Fixed(scores), heldout, ("ndgc@10",))
     with pytest.raises(vc.ConfigError, match="need target ratings"):
         vc.evaluate(Fixed(scores), heldout, ("rmse",))
+    _, _, _, _, ratings = ratings_world()
+    with pytest.raises(vc.ConfigError, match="popularity ranks items and predicts no ratings"):
+        vc.evaluate(vc.baselines.Popularity(12), ratings, ("rmse",))
     with pytest.raises(vc.ConfigError, match="hold nan"):
         vc.evaluate(Fixed(scores * math.nan), heldout, ("ndcg@10",))
     with pytest.raises(vc.ConfigError, match="wrong split"):

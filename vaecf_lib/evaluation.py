@@ -88,6 +88,21 @@ def _ranking_metric(kind: str, k: int, hits: Tensor, n_targets: Tensor) -> Tenso
     return (hits * discount).sum(1) / all_places.cumsum(0)[n_targets.clamp_max(k) - 1]
 
 
+def check_metrics(model: Model, heldout: HeldOut, metrics: tuple[str, ...]) -> dict[str, tuple[str, int]]:
+    """Return {metric: its parsed form}, if ``model`` and ``heldout`` can give them.
+
+    Raises:
+        ConfigError: unknown metric, or a rating metric without target ratings or from a model that only ranks.
+    """
+    parsed = {metric: parse_metric(metric) for metric in metrics}
+    if any(kind in RATING for kind, _ in parsed.values()):
+        if heldout.targets.values is None:
+            raise ConfigError("rmse and mae need target ratings: use the ratings protocol")
+        if not model.rates:
+            raise ConfigError(f"{model.slug} ranks items and predicts no ratings: use ranking metrics, as ndcg@100")
+    return parsed
+
+
 @torch.inference_mode()
 def per_user_metrics(
     model: Model, heldout: HeldOut, metrics: tuple[str, ...], batch_size: int = 500
@@ -97,10 +112,8 @@ def per_user_metrics(
     Ranking metrics rank every item not in the user's history. For rmse and mae the values are the user's sums
     of squared and absolute errors.
     """
-    parsed = {metric: parse_metric(metric) for metric in metrics}
+    parsed = check_metrics(model, heldout, metrics)
     ranking = {metric: pair for metric, pair in parsed.items() if pair[0] in RANKING}
-    if len(ranking) < len(parsed) and heldout.targets.values is None:
-        raise ConfigError("rmse and mae need target ratings: use the ratings protocol")
     heldout = heldout.to(model.device)
     if heldout.history.n_items != model.n_items:
         raise ConfigError(f"the model has {model.n_items} items, the data {heldout.history.n_items}: wrong split")

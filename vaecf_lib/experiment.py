@@ -10,7 +10,7 @@ from . import data
 from .checkpoints import write_json
 from .data import RatingLog
 from .errors import ConfigError
-from .evaluation import Estimate, evaluate
+from .evaluation import Estimate, check_metrics, evaluate
 from .systems import SYSTEMS, build, options_of
 from .training import fit, peak_memory_mb
 
@@ -19,7 +19,7 @@ METRICS = {
     "strong": ("recall@20", "recall@50", "ndcg@100"),
     "weak": ("recall_all@5", "recall_all@20", "ndcg@5", "ndcg@20", "mrr@5", "mrr@20"),
     "ratings": ("rmse", "mae"),
-}
+}  # of the ratings protocol only for systems that predict ratings; the others are measured as under strong
 # Options of fit() that have no flag of their own on the command line.
 FIT_OPTIONS = ("metric", "precision", "validate_every")
 
@@ -87,6 +87,8 @@ def run_experiment(
     of_split, of_model, of_fit = assign_settings(settings or {}, slug, protocol)
     split = PROTOCOLS[protocol](log, **of_split)
     model = build(slug, split.n_items, **of_model)
+    metrics = metrics or METRICS["strong" if protocol == "ratings" and not model.rates else protocol]
+    check_metrics(model, split.test, metrics)  # not only after the training
     if out is not None:
         _keep_items(out, log)
     run = fit(
@@ -100,7 +102,7 @@ def run_experiment(
         progress=progress,
         **of_fit,
     )
-    estimates = evaluate(model, split.test, metrics or METRICS[protocol], batch_size)
+    estimates = evaluate(model, split.test, metrics, batch_size)
     result = {
         "model": slug,
         "dataset": log.name,

@@ -17,7 +17,7 @@ from .checkpoints import load_tensors, save_model, save_tensors, write_json
 from .data import Batch, Split
 from .environment import in_kernel
 from .errors import ConfigError, TrainingError
-from .evaluation import evaluate, parse_metric
+from .evaluation import check_metrics, evaluate, parse_metric
 from .models.base import Model, Phase
 
 
@@ -239,7 +239,7 @@ def fit(
         device: "auto" (cuda, mps, cpu) or a torch device; the model stays there.
         out: folder for the run. A checkpoint is written after each epoch; if the folder holds one of the same
             settings, training goes on from there and ends with the weights of an unbroken run.
-        metric: validation metric to select by: ndcg@100, or rmse (lower is better) for the ratings protocol.
+        metric: validation metric to select by: ndcg@100, or rmse (lower is better) for a model that predicts ratings.
         precision: "fp32", or "bf16" for automatic mixed precision.
         progress: a bar in a terminal, plain lines elsewhere.
         warm_start: keep the model's present weights as the start.
@@ -258,8 +258,10 @@ def fit(
             f"epochs={epochs}, batch_size={batch_size}, validate_every={validate_every}, precision={precision!r}: "
             "need epochs >= 0, batch_size >= 1, validate_every >= 1, precision 'fp32' or 'bf16'"
         )
-    metric = metric or ("rmse" if split.protocol == "ratings" else "ndcg@100")
+    metric = metric or ("rmse" if model.rates else "ndcg@100")
     lower_is_better = parse_metric(metric)[1] == 0
+    if split.valid is not None:
+        check_metrics(model, split.valid, (metric,))
     device = pick_device(device)
     out = None if out is None else Path(out)
     settings = {

@@ -155,7 +155,7 @@ def split_weak(
 ) -> Split:
     """Weak generalisation as in CFGAN and VAEGAN: of every user a random fifth is the test.
 
-    int(``test``·n) entries of each user are test targets and, if ``valid`` > 0, int(``valid``·n) of what is left
+    int(``test``·n) of a user's n entries are test targets and, if ``valid`` > 0, about ``valid``·n of the others
     validation targets; the rest trains and is also the history. All ratings are positive unless a ``threshold``
     is given. A log that brings its own split (``is_test``) is cut there instead.
 

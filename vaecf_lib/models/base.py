@@ -44,6 +44,7 @@ class Model(nn.Module):
 
     slug: ClassVar[str]
     about: ClassVar[str]
+    rates: ClassVar[bool] = False  # are the scores ratings, on the scale of the data?
     item_index: Tensor
 
     def __init__(self, n_items: int, **options: Any):

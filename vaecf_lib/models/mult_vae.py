@@ -23,6 +23,18 @@ def check_likelihood(name: str):
     return LIKELIHOODS[name]
 
 
+def check_clicks(likelihood: str, train: Interactions) -> None:
+    """Refuse weighted interactions where the likelihood is one of yes or no.
+
+    Raises:
+        ConfigError: ``train`` has values, and the likelihood is not the multinomial.
+    """
+    if train.values is not None and likelihood != "multinomial":
+        raise ConfigError(
+            f"likelihood={likelihood!r} is a model of clicks, not of ratings: use the strong or weak protocol"
+        )
+
+
 class MultVAE(Model):
     """I-600-200-600-I variational autoencoder with tanh layers.
 
@@ -79,6 +91,10 @@ class MultVAE(Model):
         super().reset_parameters()
         for layer in (self.posterior, self.hidden, self.output):
             init_linear(layer.weight, layer.bias)
+
+    def prepare(self, train: Interactions) -> None:
+        """Check that the interactions suit the likelihood."""
+        check_clicks(self.config["likelihood"], train)
 
     def encode(self, batch: Batch) -> tuple[Tensor, Tensor]:
         """Return mu and log sigma^2 of q(z|x), each (B, latent_dim)."""
@@ -164,6 +180,10 @@ class MultDAE(Model):
         """Draw all weights anew."""
         super().reset_parameters()
         init_linear(self.output.weight, self.output.bias)
+
+    def prepare(self, train: Interactions) -> None:
+        """Check that the interactions suit the likelihood."""
+        check_clicks(self.config["likelihood"], train)
 
     def scores(self, batch: Batch) -> Tensor:
         """Return the logits, (B, n_items)."""
