@@ -68,7 +68,7 @@ def train_steps(train, n_steps: int, batch_size: int = 500, seed: int = 0):
         optimiser.zero_grad()
         loss.backward()
         optimiser.step()
-        yield float(loss)
+        yield loss.item()
 
 
 def main() -> None:

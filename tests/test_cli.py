@@ -82,11 +82,7 @@ def test_fit_prints_one_json_object(call):
 
 @pytest.mark.parametrize("protocol", ["weak", "ratings"])
 def test_other_protocols_run(call, protocol):
-    result = json.loads(
-        call(
-            "fit", "popularity", "--dataset", "planted", "--protocol", protocol, "--json"
-        ).stdout
-    )
+    result = json.loads(call("fit", "popularity", "--dataset", "planted", "--protocol", protocol, "--json").stdout)
     assert result["protocol"] == protocol and result["epochs"] == 0
 
 

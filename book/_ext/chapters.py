@@ -102,6 +102,8 @@ def execute(name: str, target: Path, parameters: dict | None = None) -> float:
     target.parent.mkdir(parents=True, exist_ok=True)
     bare, executed = target.with_suffix(".in.ipynb"), target.with_suffix(".out.ipynb")
     started = time.perf_counter()
+    os.environ["VAECF_STATIC"] = "1"  # no live widgets in what is kept
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
     try:
         nbformat.write(notebook, bare)
         papermill.execute_notebook(
@@ -151,8 +153,6 @@ def problems(name: str, path: Path, parameters: dict | None = None, book: Path =
 
 def execute_all(names: list[str], folder: Path, parameters: dict | None = None) -> dict[str, float]:
     """Execute chapters, two side by side; print and return their seconds."""
-    os.environ["VAECF_STATIC"] = "1"
-    os.environ.setdefault("OMP_NUM_THREADS", "1")
     seconds = {}
     with ThreadPoolExecutor(max_workers=2) as pool:
         jobs = {name: pool.submit(execute, name, folder / f"{name}.ipynb", parameters) for name in names}
