@@ -137,8 +137,9 @@ def test_npz_with_its_own_split(call, tmp_path):
     log = vc.load_dataset("planted")
     test = np.random.default_rng(0).random(len(log)) < 0.1
     np.savez(tmp_path / "own.npz", user=log.user, item=log.item, rating=log.rating, is_test=test)
-    arguments = ["fit", "popularity", "--interactions", tmp_path / "own.npz", "--protocol", "weak", "--json"]
+    arguments = ["fit", "popularity", "--interactions", tmp_path / "own.npz", "--json"]
     result = json.loads(call(*arguments, "--metrics", "recall@20").stdout)
+    assert result["protocol"] == "weak", "a file that brings its split is not split again"
     assert result["metrics"]["recall@20"]["n_users"] == len(set(log.user[test]))
 
 

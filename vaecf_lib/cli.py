@@ -61,7 +61,9 @@ def fit(
     interactions: Annotated[
         Path | None, typer.Option(help="your own .csv, .tsv, .parquet or .npz with user, item[, rating]")
     ] = None,
-    protocol: Annotated[str, typer.Option(help="strong, weak or ratings")] = "strong",
+    protocol: Annotated[
+        str | None, typer.Option(help="strong, weak or ratings; default strong, or weak if the data bring a split")
+    ] = None,
     epochs: int = 50,
     seed: int = 0,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda or mps")] = "auto",
@@ -78,8 +80,13 @@ def fit(
     if (dataset is None) == (interactions is None):
         raise ConfigError("give either --dataset NAME or --interactions FILE")
     given = _settings(settings)
-    assign_settings(given, model, protocol)  # an unknown name should not wait for the data
-    log = data.load_dataset(dataset) if dataset else data.read_own_file(interactions)
+    if dataset:
+        protocol = protocol or "strong"
+        assign_settings(given, model, protocol)  # an unknown name should not wait for the data
+        log = data.load_dataset(dataset)
+    else:
+        log = data.read_own_file(interactions)
+        protocol = protocol or ("strong" if log.is_test is None else "weak")
     result, estimates = run_experiment(
         model,
         log,

@@ -129,7 +129,7 @@ def test_published_split_is_kept():
     frame["is_test"] = [False, False, True, False, True, False]
     log = vc.RatingLog.from_frame("toy", frame)
     assert pairs(vc.split_ratings(log).test.targets) == {(0, 2), (1, 1)}
-    assert pairs(vc.split_weak(log, min_items=1).test.targets) == {(0, 2), (1, 1)}
+    assert pairs(vc.split_weak(log).test.targets) == {(0, 2), (1, 1)}
 
 
 def test_same_seed_same_split_other_seed_other_split(planted):

@@ -152,9 +152,22 @@ def test_reduced_precision_is_widened():
         assert f(eta.bfloat16(), x).dtype == torch.float32
 
 
+@pytest.mark.parametrize("name", maths.LIKELIHOODS)
+def test_any_number_of_leading_dimensions(name):
+    eta, x = cases(6)
+    f = maths.LIKELIHOODS[name]
+    assert f(eta[0], x[0]).shape == ()
+    assert torch.allclose(f(eta[0], x[0]), f(eta[:1], x[:1])[0])
+    assert torch.allclose(f(eta.reshape(2, 3, 7), x.reshape(2, 3, 7)), f(eta, x).reshape(2, 3))
+    assert torch.allclose(f(eta, x[0]), f(eta, x[:1].expand(6, 7)))
+    assert torch.allclose(f(eta, x.bool()), f(eta, x)) and torch.allclose(f(eta, x.long()), f(eta, x))
+
+
 def test_wrong_shapes_are_named():
     with pytest.raises(ValueError, match="must have one shape"):
         maths.multinomial_log_prob(torch.zeros(2, 5), torch.zeros(2, 6))
+    with pytest.raises(ValueError, match="do not fit a batch of 2 users and 6 items"):
+        maths.multinomial_log_prob(torch.zeros(2, 5), Batch.from_dense(torch.zeros(2, 6)))
 
 
 def test_log_e_of_this_file_agrees_with_the_library():

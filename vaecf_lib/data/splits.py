@@ -104,7 +104,8 @@ def split_strong(
     Keep ratings at or above ``threshold`` and users with ``min_items`` of them; permute the users with ``seed``;
     the last 2·``n_heldout`` are for validation and test (None: a tenth of the users each). Items are those of the
     training users. Of each held-out user's remaining items int(0.2 n) random ones are targets if n >= 5, with
-    the seed set anew for either group, as in the authors' notebook; the rest is the history.
+    the seed set anew for either group, as in the authors' notebook; the rest is the history. A split that comes with
+    the log (``is_test``) holds out interactions, not users, and is not used here.
 
     Raises:
         ConfigError: ``n_heldout`` leaves no training users, or the threshold leaves no ratings.
@@ -157,7 +158,7 @@ def split_weak(
 
     int(``test``·n) of a user's n entries are test targets and, if ``valid`` > 0, about ``valid``·n of the others
     validation targets; the rest trains and is also the history. All ratings are positive unless a ``threshold``
-    is given. A log that brings its own split (``is_test``) is cut there instead.
+    is given. A log that brings its own split (``is_test``) is cut there instead, and all its users are kept.
 
     Raises:
         ConfigError: shares outside (0, 1), or nothing is left to train on.
@@ -165,7 +166,7 @@ def split_weak(
     if not 0 < test < 1 or not 0 <= valid < 1 - test:
         raise ConfigError(f"test={test:g} and valid={valid:g} must be shares that leave something to train on")
     log = positives(log, threshold)
-    users = _active_users(log, min_items)
+    users = _active_users(log, min_items if log.is_test is None else 1)
     if len(users) == 0:
         raise ConfigError(f"no user of {log.name} has {min_items} items: lower min_items")
     log = log.select(np.isin(log.user, users))

@@ -20,11 +20,24 @@ from torch.autograd.function import once_differentiable
 from .counting import log_elementary_symmetric
 
 
-def _positives(logits: Tensor, x) -> tuple[Tensor, Tensor, Tensor, Tensor | None]:
-    """Return (rows, items, counts, weights) of the clicks ``x``: a (B, n_items) 0/1 tensor or a sparse batch."""
+def _as_rows(logits: Tensor, x) -> tuple[Tensor, object, torch.Size]:
+    """Return logits and clicks as (B, n_items), and the batch shape to give the result."""
+    logits = logits if logits.dtype in (torch.float32, torch.float64) else logits.float()  # sums need the digits
     if isinstance(x, Tensor):
-        if x.shape != logits.shape or logits.dim() != 2:
-            raise ValueError(f"logits {tuple(logits.shape)} and x {tuple(x.shape)} must have one shape (B, n_items)")
+        try:
+            logits, x = torch.broadcast_tensors(logits, x)
+        except RuntimeError as error:
+            shapes = f"logits {tuple(logits.shape)} and x {tuple(x.shape)}"
+            raise ValueError(f"{shapes} must have one shape (..., n_items)") from error
+        return logits.reshape(-1, logits.shape[-1]), x.reshape(-1, x.shape[-1]), logits.shape[:-1]
+    if logits.shape != (len(x), x.n_items):
+        raise ValueError(f"logits {tuple(logits.shape)} do not fit a batch of {len(x)} users and {x.n_items} items")
+    return logits, x, logits.shape[:-1]
+
+
+def _positives(logits: Tensor, x) -> tuple[Tensor, Tensor, Tensor, Tensor | None]:
+    """Return (rows, items, counts, weights) of the clicks ``x``: a (B, n_items) tensor or a sparse batch."""
+    if isinstance(x, Tensor):
         rows, items = x.nonzero(as_tuple=True)
         weights = x[rows, items]
         weights = None if bool((weights == 1).all()) else weights.to(logits.dtype)
@@ -36,16 +49,13 @@ def _positives(logits: Tensor, x) -> tuple[Tensor, Tensor, Tensor, Tensor | None
     return rows, items, counts, weights
 
 
-def _at_least_float32(logits: Tensor) -> Tensor:
-    """Return ``logits`` widened from bfloat16 or float16: sums over thousands of items need the digits."""
-    return logits if logits.dtype in (torch.float32, torch.float64) else logits.float()
-
-
 def observed_log_weight(logits: Tensor, x) -> Tensor:
-    """Return sum_i x_i eta_i, shape (B,), reading the logits only where x is not zero."""
+    """Return sum_i x_i eta_i, shape (...,), reading the logits only where x is not zero."""
+    logits, x, shape = _as_rows(logits, x)
     rows, items, _, weights = _positives(logits, x)
     at = logits[rows, items]
-    return torch.zeros_like(logits[:, 0]).index_add(0, rows, at if weights is None else at * weights)
+    total = torch.zeros_like(logits[:, 0]).index_add(0, rows, at if weights is None else at * weights)
+    return total.reshape(shape)
 
 
 class _Multinomial(torch.autograd.Function):
@@ -75,36 +85,40 @@ def multinomial_log_prob(logits: Tensor, x) -> Tensor:
     """Return sum_i x_i log softmax(logits)_i, without the constant log k! (Liang et al. 2018, Eq. 2).
 
     Args:
-        logits: (B, n_items).
-        x: clicks: a (B, n_items) tensor or a :class:`~vaecf_lib.data.Batch`.
+        logits: (..., n_items).
+        x: clicks or counts: a tensor of that shape, or, for (B, n_items), a :class:`~vaecf_lib.data.Batch`.
 
     Returns:
-        (B,) log-probabilities in nats; 0 for a user without clicks.
+        (...,) log-probabilities in nats; 0 for a user without clicks.
+
+    Raises:
+        ValueError: the shapes do not fit.
     """
-    logits = _at_least_float32(logits)
+    logits, x, shape = _as_rows(logits, x)
     rows, items, counts, weights = _positives(logits, x)
-    return _Multinomial.apply(logits, rows, items, counts.to(logits.dtype), weights)
+    return _Multinomial.apply(logits, rows, items, counts.to(logits.dtype), weights).reshape(shape)
 
 
 def bernoulli_log_prob(logits: Tensor, x) -> Tensor:
-    """Return sum_i [x_i eta_i - log(1 + exp eta_i)], shape (B,) (Zamani et al. 2022, Eq. 10)."""
-    logits = _at_least_float32(logits)
-    return observed_log_weight(logits, x) - torch.nn.functional.softplus(logits).sum(-1)
+    """Return sum_i [x_i eta_i - log(1 + exp eta_i)], shape (...,) (Zamani et al. 2022, Eq. 10)."""
+    logits, x, shape = _as_rows(logits, x)
+    return (observed_log_weight(logits, x) - torch.nn.functional.softplus(logits).sum(-1)).reshape(shape)
 
 
 def n_choose_k_log_prob(logits: Tensor, x, method: str = "saddlepoint") -> Tensor:
-    """Return log P(x | its number of clicks k) = sum_i x_i eta_i - log e_k(exp eta), shape (B,).
+    """Return log P(x | its number of clicks k) = sum_i x_i eta_i - log e_k(exp eta), shape (...,).
 
     Zamani et al. 2022, Eq. 9, which the paper calls intractable; see ``log_elementary_symmetric``.
 
     Raises:
-        ValueError: x is not binary.
+        ValueError: x is not binary, or the shapes do not fit.
     """
-    logits = _at_least_float32(logits)
+    logits, x, shape = _as_rows(logits, x)
     _, _, counts, weights = _positives(logits, x)
     if weights is not None:
         raise ValueError("n-Choose-k is a model of clicks: x must be 0 or 1. Use the multinomial for counts")
-    return observed_log_weight(logits, x) - log_elementary_symmetric(logits, counts.long(), method)
+    log_normaliser = log_elementary_symmetric(logits, counts.long(), method)
+    return (observed_log_weight(logits, x) - log_normaliser).reshape(shape)
 
 
 LIKELIHOODS = {
