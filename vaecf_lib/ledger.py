@@ -38,6 +38,11 @@ STUDIES: dict[str, dict[str, Any]] = {
             "mult-vae, bernoulli": ("mult-vae", {"likelihood": "bernoulli"}),
         },
     },
+    "recvae": {
+        "protocol": "strong",
+        "settings": {"ml-1m": {"n_heldout": 500}},
+        "rows": {"recvae": ("recvae", {}), "recvae, n_choose_k": ("recvae", {"likelihood": "n_choose_k"})},
+    },
     "patience": {
         "protocol": "strong",
         "epochs": 400,

@@ -10,7 +10,14 @@ from .models.base import Model
 
 SYSTEMS: dict[str, type[Model]] = {
     cls.slug: cls
-    for cls in (models.MultVAE, models.MultDAE, baselines.Popularity, baselines.Random, baselines.PlantedOracle)
+    for cls in (
+        models.MultVAE,
+        models.MultDAE,
+        models.RecVAE,
+        baselines.Popularity,
+        baselines.Random,
+        baselines.PlantedOracle,
+    )
 }
 
 

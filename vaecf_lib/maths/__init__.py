@@ -9,11 +9,13 @@ from .likelihoods import (
     n_choose_k_log_prob,
     observed_log_weight,
 )
+from .priors import composite_prior_log_prob
 from .schedules import linear_annealing
 
 __all__ = [
     "LIKELIHOODS",
     "bernoulli_log_prob",
+    "composite_prior_log_prob",
     "gaussian_kl",
     "gaussian_kl_monte_carlo",
     "gaussian_log_prob",

@@ -2,5 +2,6 @@
 
 from .base import Model, Phase
 from .mult_vae import MultDAE, MultVAE
+from .rec_vae import RecVAE
 
-__all__ = ["Model", "MultDAE", "MultVAE", "Phase"]
+__all__ = ["Model", "MultDAE", "MultVAE", "Phase", "RecVAE"]

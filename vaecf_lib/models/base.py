@@ -69,10 +69,16 @@ class Model(nn.Module):
         """Look at the training interactions once, before the first epoch."""
 
     def reset_parameters(self) -> None:
-        """Draw all weights anew (from torch's global generator)."""
-        for module in self.modules():
-            if module is not self and hasattr(module, "reset_parameters"):
-                module.reset_parameters()
+        """Draw all weights anew (from torch's global generator); a part that resets itself also resets its parts."""
+
+        def reset(module: nn.Module) -> None:
+            for child in module.children():
+                if hasattr(child, "reset_parameters"):
+                    child.reset_parameters()
+                else:
+                    reset(child)
+
+        reset(self)
 
     def scores(self, batch: Batch) -> Tensor:
         """Return (B, n_items) scores, or ratings, from the users' histories; larger ranks higher."""

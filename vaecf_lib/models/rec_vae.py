@@ -1,0 +1,185 @@
+"""RecVAE: Shenbin, Alekseev, Tutubalina, Malykh and Nikolenko (WSDM 2020)."""
+
+from __future__ import annotations
+
+import copy
+
+import torch
+from torch import Tensor, nn
+
+from ..data import Batch, Interactions
+from ..errors import ConfigError
+from ..maths import composite_prior_log_prob, gaussian_log_prob, linear_annealing, sample_gaussian
+from ..nn import DenseEncoder, GaussianEncoder
+from .base import Model, Phase
+from .mult_vae import check_clicks, check_likelihood
+
+
+class RecVAE(Model):
+    """Mult-VAE with a deep encoder, a prior that remembers, a KL weight per user, and alternating training.
+
+    The defaults are the public code's, with every feature on; the five switches below turn them off one by one and
+    give the rows of the paper's Table 2.
+
+    Args:
+        n_items: number of items.
+        latent_dim: size of z.
+        hidden: width of the encoder's layers.
+        gamma: KL weight of a user per click, beta'(x) = gamma * sum_i x_i (Eq. 20). None: the constant ``beta``.
+        beta: constant KL weight, reached by annealing; used only if ``gamma`` is None.
+        anneal: share of training over which a constant ``beta`` rises from 0.
+        alpha: the prior's weight on N(0, I); the old posterior and the wide Gaussian share the rest as 15 : 2, so
+            that the default 3/20 leaves the paper's 3/4 and 1/10.
+        mixture: "per_dimension" as in the public code, or "joint" as in Eq. 17.
+        architecture: "dense", five layers with skips, layer norm and swish and a linear decoder; or "mult-vae".
+        composite_prior: False: N(0, I).
+        alternating: train the encoder for three passes, then the decoder for one. False: both at once.
+        clean_decoder: train the decoder on the whole input (Eq. 22); False: with dropout.
+        old_start: the old encoder before the first update, "random" as in the public code or "copy".
+        kl_in_decoder: add the KL term to the decoder's loss for the record; it has no gradient there.
+        dropout: share of the input hidden while the encoder is trained.
+        likelihood: "multinomial", "bernoulli" or "n_choose_k".
+        lr: Adam's learning rate, of either optimiser.
+    """
+
+    slug = "recvae"
+    about = "deep encoder, composite prior, KL weight per user, alternating training (Shenbin et al. 2020)"
+
+    def __init__(
+        self,
+        n_items: int,
+        latent_dim: int = 200,
+        hidden: int = 600,
+        gamma: float | None = 0.005,
+        beta: float = 0.2,
+        anneal: float = 0.85,
+        alpha: float = 3 / 20,
+        mixture: str = "per_dimension",
+        architecture: str = "dense",
+        composite_prior: bool = True,
+        alternating: bool = True,
+        clean_decoder: bool = True,
+        old_start: str = "random",
+        kl_in_decoder: bool = False,
+        dropout: float = 0.5,
+        likelihood: str = "multinomial",
+        lr: float = 5e-4,
+    ):
+        options = {name: value for name, value in locals().items() if name not in ("self", "n_items", "__class__")}
+        super().__init__(n_items, **options)
+        for name, known in (
+            ("mixture", ("per_dimension", "joint")),
+            ("architecture", ("dense", "mult-vae")),
+            ("old_start", ("random", "copy")),
+        ):
+            if options[name] not in known:
+                raise ConfigError(f"{name}={options[name]!r}: choose {' or '.join(map(repr, known))}")
+        if not 0 <= alpha <= 1 or not 0 <= dropout < 1 or beta < 0 or (gamma is not None and gamma < 0):
+            raise ConfigError(f"alpha={alpha}, dropout={dropout}, beta={beta}, gamma={gamma}: out of range")
+        if clean_decoder and not alternating:
+            raise ConfigError(
+                "clean_decoder needs alternating training: the encoder sees the decoder's input otherwise"
+            )
+        self.log_prob = check_likelihood(likelihood)
+        encoder = DenseEncoder if architecture == "dense" else GaussianEncoder
+        self.encoder = encoder(n_items, hidden, latent_dim, dropout)
+        self.old_encoder = copy.deepcopy(self.encoder).requires_grad_(False)
+        self.hidden = None if architecture == "dense" else nn.Linear(latent_dim, hidden)
+        self.output = nn.Linear(latent_dim if architecture == "dense" else hidden, n_items)
+        self.reset_parameters()
+
+    @property
+    def weights(self) -> tuple[float, float, float]:
+        """The prior's weights on N(0, I), the old posterior and the wide Gaussian."""
+        alpha = self.config["alpha"]
+        return alpha, (1 - alpha) * 15 / 17, (1 - alpha) * 2 / 17
+
+    def reset_parameters(self) -> None:
+        """Draw all weights anew, the old encoder's too."""
+        super().reset_parameters()
+        if self.config["old_start"] == "copy":
+            self.update_prior()
+
+    def prepare(self, train: Interactions) -> None:
+        """Check that the interactions suit the likelihood."""
+        check_clicks(self.config["likelihood"], train)
+
+    def update_prior(self) -> None:
+        """phi_old <- phi: remember the posterior of this moment (Algorithm 1)."""
+        self.old_encoder.load_state_dict(self.encoder.state_dict())
+
+    def encode(self, batch: Batch) -> tuple[Tensor, Tensor]:
+        """Return mu and log sigma^2 of q(z|x), each (B, latent_dim)."""
+        return self.encoder(batch)
+
+    def decode(self, z: Tensor, *, frozen: bool = False) -> Tensor:
+        """Return the logits, (B, n_items). ``frozen``: without gradients for the decoder's weights, and their cost."""
+        for layer in (self.hidden, self.output):
+            if layer is not None:
+                z = torch.tanh(z) if layer is self.output and self.hidden is not None else z
+                weight, bias = (p.detach() if frozen else p for p in (layer.weight, layer.bias))
+                z = nn.functional.linear(z, weight, bias)
+        return z
+
+    def log_prior(self, z: Tensor, batch: Batch) -> Tensor:
+        """Return log p(z) or, with the composite prior, log p(z | phi_old, x), shape (B,)."""
+        if not self.config["composite_prior"]:
+            return gaussian_log_prob(z, torch.zeros_like(z), torch.zeros_like(z))
+        with torch.no_grad():
+            self.old_encoder.eval()  # the old posterior is that of the whole input
+            mu_old, logvar_old = self.old_encoder(batch)
+        return composite_prior_log_prob(z, mu_old, logvar_old, self.weights, mixture=self.config["mixture"])
+
+    def kl_weight(self, batch: Batch, progress: float) -> Tensor | float:
+        """Return beta'(x), shape (B,) or a number."""
+        if self.config["gamma"] is None:
+            return linear_annealing(progress, self.config["beta"], self.config["anneal"])
+        return self.config["gamma"] * batch.counts
+
+    def elbo_loss(self, batch: Batch, progress: float, *, frozen_decoder: bool = False) -> tuple[Tensor, dict]:
+        """Return the batch mean of -log p(x|z) + beta'(x) (log q(z|x) - log p(z)) at one sample z.
+
+        Eq. 23 of the paper with the sign of its KL term corrected.
+        """
+        mu, logvar = self.encoder(batch)
+        z = sample_gaussian(mu, logvar)
+        distortion = -self.log_prob(self.decode(z, frozen=frozen_decoder), batch).mean()
+        kl = gaussian_log_prob(z, mu, logvar) - self.log_prior(z, batch)
+        loss = distortion + (self.kl_weight(batch, progress) * kl).mean()
+        return loss, {"distortion": distortion, "rate": kl.mean()}
+
+    def encoder_loss(self, batch: Batch, progress: float) -> tuple[Tensor, dict]:
+        """The ELBO's loss with gradients for the encoder alone (Eq. 21)."""
+        return self.elbo_loss(batch, progress, frozen_decoder=True)
+
+    def decoder_loss(self, batch: Batch, progress: float) -> tuple[Tensor, dict]:
+        """Return the batch mean of -log p(x|z), z from the encoder without a pass backward through it (Eq. 22)."""
+        training = self.encoder.training
+        self.encoder.train(training and not self.config["clean_decoder"])
+        with torch.no_grad():
+            mu, logvar = self.encoder(batch)
+            z = sample_gaussian(mu, logvar)
+        self.encoder.train(training)
+        distortion = -self.log_prob(self.decode(z), batch).mean()
+        terms = {"distortion": distortion}
+        if self.config["kl_in_decoder"]:
+            with torch.no_grad():
+                terms["rate"] = (gaussian_log_prob(z, mu, logvar) - self.log_prior(z, batch)).mean()
+        return distortion, terms
+
+    def phases(self) -> list[Phase]:
+        """Encoder for three passes, memory, decoder for one; or everything at once."""
+        lr = self.config["lr"]
+        remember = self.update_prior if self.config["composite_prior"] else None
+        encoder = list(self.encoder.parameters())
+        decoder = [p for layer in (self.hidden, self.output) if layer is not None for p in layer.parameters()]
+        if not self.config["alternating"]:
+            return [Phase("all", encoder + decoder, self.elbo_loss, lr=lr, after=remember)]
+        return [
+            Phase("encoder", encoder, self.encoder_loss, lr=lr, passes=3, after=remember),
+            Phase("decoder", decoder, self.decoder_loss, lr=lr),
+        ]
+
+    def scores(self, batch: Batch) -> Tensor:
+        """Return the logits at the posterior mean, (B, n_items)."""
+        return self.decode(self.encode(batch)[0])

@@ -1,0 +1,60 @@
+"""Encoders: from a sparse batch to the mean and log-variance of a Gaussian posterior."""
+
+from __future__ import annotations
+
+from torch import Tensor, nn
+
+from ..data import Batch
+from .layers import SparseInput, init_linear
+
+
+class GaussianEncoder(nn.Module):
+    """Mult-VAE's: one tanh layer, then mu and log sigma^2 from one linear layer."""
+
+    def __init__(self, n_items: int, hidden: int, latent_dim: int, dropout: float = 0.5):
+        super().__init__()
+        self.input = SparseInput(n_items, hidden, dropout)
+        self.posterior = nn.Linear(hidden, 2 * latent_dim)
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        """Draw new weights."""
+        self.input.reset_parameters()
+        init_linear(self.posterior.weight, self.posterior.bias)
+
+    def forward(self, batch: Batch) -> tuple[Tensor, Tensor]:
+        """Return mu and log sigma^2, each (B, latent_dim)."""
+        mu, logvar = self.posterior(self.input(batch).tanh()).chunk(2, dim=-1)
+        return mu, logvar
+
+
+class DenseEncoder(nn.Module):
+    """RecVAE's: five layers h_l = LN(swish(W_l h_{l-1} + sum of all earlier h)), then two linear heads.
+
+    Layer norm has eps 0.1, and weights start as torch's linear layers do, both as in the public code.
+    """
+
+    def __init__(self, n_items: int, hidden: int, latent_dim: int, dropout: float = 0.5):
+        super().__init__()
+        self.input = SparseInput(n_items, hidden, dropout)
+        self.layers = nn.ModuleList(nn.Linear(hidden, hidden) for _ in range(4))
+        self.norms = nn.ModuleList(nn.LayerNorm(hidden, eps=0.1) for _ in range(5))
+        self.mu, self.logvar = nn.Linear(hidden, latent_dim), nn.Linear(hidden, latent_dim)
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        """Draw new weights."""
+        for module in (*self.layers, *self.norms, self.mu, self.logvar):
+            module.reset_parameters()
+        limit = self.input.weight.shape[0] ** -0.5
+        nn.init.uniform_(self.input.weight, -limit, limit)
+        nn.init.uniform_(self.input.bias, -limit, limit)
+
+    def forward(self, batch: Batch) -> tuple[Tensor, Tensor]:
+        """Return mu and log sigma^2, each (B, latent_dim)."""
+        h = self.norms[0](nn.functional.silu(self.input(batch)))
+        earlier = h
+        for layer, norm in zip(self.layers, list(self.norms)[1:], strict=True):
+            h = norm(nn.functional.silu(layer(h) + earlier))
+            earlier = earlier + h
+        return self.mu(h), self.logvar(h)
