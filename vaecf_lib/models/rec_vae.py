@@ -114,12 +114,12 @@ class RecVAE(Model):
 
     def decode(self, z: Tensor, *, frozen: bool = False) -> Tensor:
         """Return the logits, (B, n_items). ``frozen``: without gradients for the decoder's weights, and their cost."""
-        for layer in (self.hidden, self.output):
-            if layer is not None:
-                z = torch.tanh(z) if layer is self.output and self.hidden is not None else z
-                weight, bias = (p.detach() if frozen else p for p in (layer.weight, layer.bias))
-                z = nn.functional.linear(z, weight, bias)
-        return z
+
+        def linear(layer: nn.Linear, h: Tensor) -> Tensor:
+            weight, bias = (p.detach() if frozen else p for p in (layer.weight, layer.bias))
+            return nn.functional.linear(h, weight, bias)
+
+        return linear(self.output, z if self.hidden is None else torch.tanh(linear(self.hidden, z)))
 
     def log_prior(self, z: Tensor, batch: Batch) -> Tensor:
         """Return log p(z) or, with the composite prior, log p(z | phi_old, x), shape (B,)."""
