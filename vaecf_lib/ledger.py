@@ -84,10 +84,17 @@ def measured(folder: Path = RESULTS) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def table(dataset: str, protocol: str = "strong", folder: Path = RESULTS) -> pd.DataFrame:
-    """Return our mean ± standard deviation over seeds: a row a system, a column a metric, and the number of seeds."""
+def table(
+    dataset: str, protocol: str = "strong", studies: tuple[str, ...] | None = None, folder: Path = RESULTS
+) -> pd.DataFrame:
+    """Return our mean ± standard deviation over seeds: a row a system, a column a metric, and the number of seeds.
+
+    ``studies`` keeps the rows of some of our studies; None: everything measured.
+    """
     ours = measured(folder)
     ours = ours[(ours["dataset"] == dataset) & (ours["protocol"] == protocol)]
+    if studies is not None:
+        ours = ours[ours["label"].isin([label for study in studies for label in STUDIES[study]["rows"]])]
     grouped = ours.groupby(["label", "metric"], sort=False)["value"]
     text = grouped.mean().map("{:.3f}".format) + grouped.std().map(lambda s: "" if s != s else f" ± {s:.3f}")
     result = text.unstack("metric")
