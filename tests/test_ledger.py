@@ -28,6 +28,22 @@ def test_measured_files_say_how_they_were_made():
         assert path.name == ledger.file_name(run["dataset"], run["protocol"], run["label"], run["seed"])
 
 
+def test_readme_shows_the_measured_numbers():
+    readme = (RESULTS.parents[1] / "README.md").read_text()
+    table = ledger.table("ml-1m", studies=("likelihoods",), folder=RESULTS)
+    names = {
+        "Mult-VAE, exact n-Choose-k likelihood": "mult-vae, n_choose_k",
+        "Mult-DAE": "mult-dae",
+        "Mult-VAE, multinomial": "mult-vae",
+        "Mult-VAE, Bernoulli": "mult-vae, bernoulli",
+    }
+    for name, label in names.items():
+        cells = [*table.loc[label, ["ndcg@100", "recall@20", "recall@50"]], table.loc[label, "s/epoch"]]
+        assert f"| {name} | " + " | ".join(cells) + " |" in readme, name
+    popular = table.loc["popularity", ["ndcg@100", "recall@20", "recall@50"]].str.removesuffix(" ± 0.000")
+    assert "| most popular | " + " | ".join(popular) in readme
+
+
 def test_a_measured_number_repeats():
     """The command of a committed result gives that result."""
     run = json.loads((RESULTS / "measured" / "planted.strong.mult-dae.seed0.json").read_text())
