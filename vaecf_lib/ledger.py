@@ -11,7 +11,6 @@ import platform
 import re
 import shlex
 from pathlib import Path
-from typing import Any
 
 import pandas as pd
 import torch
@@ -20,40 +19,10 @@ from .checkpoints import write_json
 from .data import load_dataset
 from .errors import ConfigError
 from .experiment import run_experiment
+from .studies import STUDIES
 from .systems import SYSTEMS
 
 RESULTS = Path("book/results")
-
-# Our own studies: rows that no paper prints. label -> (slug, settings); "epochs" overrides the command's.
-STUDIES: dict[str, dict[str, Any]] = {
-    "likelihoods": {
-        "protocol": "strong",
-        "settings": {"ml-1m": {"n_heldout": 500}, "ml-100k": {"n_heldout": 100}, "planted": {}},
-        "rows": {
-            "popularity": ("popularity", {}),
-            "random": ("random", {}),
-            "mult-dae": ("mult-dae", {}),
-            "mult-vae": ("mult-vae", {}),
-            "mult-vae, n_choose_k": ("mult-vae", {"likelihood": "n_choose_k"}),
-            "mult-vae, bernoulli": ("mult-vae", {"likelihood": "bernoulli"}),
-        },
-    },
-    "recvae": {
-        "protocol": "strong",
-        "settings": {"ml-1m": {"n_heldout": 500}},
-        "rows": {"recvae": ("recvae", {}), "recvae, n_choose_k": ("recvae", {"likelihood": "n_choose_k"})},
-    },
-    "patience": {
-        "protocol": "strong",
-        "epochs": 400,
-        "settings": {"ml-1m": {"n_heldout": 500}},
-        "rows": {
-            "mult-vae, 400 epochs": ("mult-vae", {}),
-            "mult-vae, n_choose_k, 400 epochs": ("mult-vae", {"likelihood": "n_choose_k"}),
-            "mult-vae, bernoulli, 400 epochs": ("mult-vae", {"likelihood": "bernoulli"}),
-        },
-    },
-}
 
 # Which protocol and split settings reproduce a paper's tables, by the "protocol" of reported.json.
 PROTOCOLS = {
@@ -164,7 +133,8 @@ def reproduce(
         ConfigError: unknown paper, table, study or system.
     """
     plan = list(_plan(paper, table, dataset, models, folder))
-    epochs = STUDIES[table].get("epochs", epochs) if paper == "book" else epochs
+    study = STUDIES[table] if paper == "book" else {}
+    epochs, batch_size = study.get("epochs", epochs), study.get("batch_size", 500)
     (folder / "measured").mkdir(parents=True, exist_ok=True)
     paths = []
     for name in dict.fromkeys(row[0] for row in plan):
@@ -184,11 +154,12 @@ def reproduce(
                     epochs=epochs,
                     seed=seed,
                     device=device,
+                    batch_size=batch_size,
                     settings=settings,
                     progress=False,
                 )
                 command = ["vaecf", "fit", slug, "--dataset", name, "--protocol", protocol]
-                command += ["--epochs", str(epochs), "--seed", str(seed)]
+                command += ["--epochs", str(epochs), "--seed", str(seed), "--batch-size", str(batch_size)]
                 for key, value in settings.items():
                     command += [
                         "--set",
@@ -206,7 +177,7 @@ def reproduce(
 
 def file_name(dataset: str, protocol: str, label: str, seed: int) -> str:
     """Return the name of a run's file."""
-    return f"{dataset}.{protocol}.{re.sub('[ ,]+', '-', label)}.seed{seed}.json"
+    return f"{dataset}.{protocol}.{re.sub('[ ,:]+', '-', label)}.seed{seed}.json"
 
 
 def machine(device: str) -> str:

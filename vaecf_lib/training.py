@@ -37,6 +37,11 @@ class Run:
         seconds = sorted(row["seconds"] for row in self.history)
         return seconds[len(seconds) // 2] if seconds else math.nan
 
+    @property
+    def best(self) -> dict:
+        """The history's row of the epoch whose weights were kept; empty without epochs."""
+        return self.history[self.best_epoch - 1] if self.history else {}
+
     def curve(self, name: str) -> list[float]:
         """Return one column of the history, epoch by epoch."""
         return [row[name] for row in self.history]

@@ -55,3 +55,34 @@ def test_annealing_rises_to_its_cap():
     beta = [maths.linear_annealing(p, cap=0.2, share=0.5) for p in (0.0, 0.25, 0.5, 1.0)]
     assert beta == [0.0, 0.1, 0.2, 0.2]
     assert maths.linear_annealing(0.0, cap=0.2, share=0.0) == 0.2
+
+
+def test_mixture_equals_scipy_and_broadcasts():
+    mu, logvar, z = torch.randn(3, 1, 2), torch.randn(3, 1, 2), torch.randn(5, 2)
+    parts = stats.norm(mu.numpy(), np.exp(logvar.numpy() / 2)).pdf(z.numpy()).prod(-1)
+    expected = np.log(parts.mean(0))
+    assert np.allclose(maths.gaussian_mixture_log_prob(z, mu, logvar), expected, atol=1e-5)
+
+
+def test_mmd_equals_double_loops():
+    a, b = torch.randn(6, 3, dtype=torch.float64), torch.randn(4, 3, dtype=torch.float64)
+
+    def k(x, y):
+        return 6 / (6 + ((x - y) ** 2).sum())
+
+    def mean(values):
+        values = list(values)
+        return sum(values) / len(values)
+
+    within_a = mean(k(a[i], a[j]) for i in range(6) for j in range(6) if i != j)
+    within_b = mean(k(b[i], b[j]) for i in range(4) for j in range(4) if i != j)
+    between = mean(k(x, y) for x in a for y in b)
+    assert torch.isclose(maths.maximum_mean_discrepancy(a, b), within_a + within_b - 2 * between)
+
+
+def test_mmd_is_zero_on_average_for_equal_distributions_and_positive_otherwise():
+    torch.manual_seed(0)
+    same = torch.stack([maths.maximum_mean_discrepancy(torch.randn(100, 4), torch.randn(100, 4)) for _ in range(200)])
+    assert abs(same.mean()) < 4 * same.std() / 200**0.5
+    for other in (torch.randn(400, 4) + 0.5, 0.3 * torch.randn(400, 4)):
+        assert maths.maximum_mean_discrepancy(other, torch.randn(400, 4)) > 10 * same.std()

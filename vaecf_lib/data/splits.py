@@ -157,8 +157,10 @@ def split_weak(
     """Weak generalisation as in CFGAN and VAEGAN: of every user a random fifth is the test.
 
     int(``test``·n) of a user's n entries are test targets and, if ``valid`` > 0, about ``valid``·n of the others
-    validation targets; the rest trains and is also the history. All ratings are positive unless a ``threshold``
-    is given. A log that brings its own split (``is_test``) is cut there instead, and all its users are kept.
+    validation targets; the rest trains and is the history in validation. In the test the history is everything but
+    the test targets: a validation click is known by then, and must not take a place in the ranking. All ratings are
+    positive unless a ``threshold`` is given. A log that brings its own split (``is_test``) is cut there instead, and
+    all its users are kept.
 
     Raises:
         ConfigError: shares outside (0, 1), or nothing is left to train on.
@@ -190,7 +192,7 @@ def split_weak(
         "weak",
         train,
         HeldOut(train, part(is_valid)) if valid > 0 else None,
-        HeldOut(train, part(is_test)),
+        HeldOut(part(~is_test) if valid > 0 else train, part(is_test)),
         item_index,
         _titles(log, item_index),
     )

@@ -1,7 +1,14 @@
 """Pure functions: likelihoods, divergences, counting, schedules. No modules, no state."""
 
 from .counting import inclusion_probabilities, log_elementary_symmetric
-from .divergences import gaussian_kl, gaussian_kl_monte_carlo, gaussian_log_prob, sample_gaussian
+from .divergences import (
+    gaussian_kl,
+    gaussian_kl_monte_carlo,
+    gaussian_log_prob,
+    gaussian_mixture_log_prob,
+    maximum_mean_discrepancy,
+    sample_gaussian,
+)
 from .likelihoods import (
     LIKELIHOODS,
     bernoulli_log_prob,
@@ -19,9 +26,11 @@ __all__ = [
     "gaussian_kl",
     "gaussian_kl_monte_carlo",
     "gaussian_log_prob",
+    "gaussian_mixture_log_prob",
     "inclusion_probabilities",
     "linear_annealing",
     "log_elementary_symmetric",
+    "maximum_mean_discrepancy",
     "multinomial_log_prob",
     "n_choose_k_log_prob",
     "observed_log_weight",

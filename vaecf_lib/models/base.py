@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -32,6 +33,18 @@ class Phase:
     passes: int = 1
     per: str = "epoch"
     after: Callable[[], None] | None = None
+
+
+@contextmanager
+def frozen(module: nn.Module) -> Iterator[None]:
+    """Treat the module's weights as constants inside: gradients flow through it, none are computed for it."""
+    for parameter in module.parameters():
+        parameter.requires_grad_(False)
+    try:
+        yield
+    finally:
+        for parameter in module.parameters():
+            parameter.requires_grad_(True)
 
 
 class Model(nn.Module):

@@ -105,11 +105,15 @@ class MultVAE(Model):
         """Return the logits eta, (B, n_items), for z (B, latent_dim)."""
         return self.output(torch.tanh(self.hidden(z)))
 
+    def sample(self, batch: Batch) -> tuple[Tensor, Tensor]:
+        """Return one z ~ q(z|x), (B, latent_dim), and the rate per latent dimension, (B, latent_dim), in nats."""
+        mu, logvar = self.encode(batch)
+        return sample_gaussian(mu, logvar), gaussian_kl(mu, logvar, per_dimension=True)
+
     def loss(self, batch: Batch, progress: float) -> tuple[Tensor, dict]:
         """Return the batch mean of distortion + beta rate, and its terms in nats per user."""
-        mu, logvar = self.encode(batch)
-        distortion = -self.log_prob(self.decode(sample_gaussian(mu, logvar)), batch).mean()
-        rate = gaussian_kl(mu, logvar).mean()
+        z, rate = self.sample(batch)
+        distortion, rate = -self.log_prob(self.decode(z), batch).mean(), rate.sum(-1).mean()
         beta = linear_annealing(progress, self.beta, self.anneal)
         return distortion + beta * rate, {"distortion": distortion, "rate": rate, "beta": beta}
 
@@ -125,15 +129,14 @@ class MultVAE(Model):
         """
         training, device = self.training, self.device
         interactions = interactions.to(device)
-        generator = torch.Generator(device).manual_seed(seed)
         distortion, rate = 0.0, 0.0
         self.eval()
-        for batch in interactions.batches(batch_size):
-            mu, logvar = self.encode(batch)
-            noise = torch.randn(mu.shape, generator=generator, device=device)
-            logits = self.decode(mu + torch.exp(0.5 * logvar) * noise)
-            distortion = distortion - self.log_prob(logits, batch).sum()
-            rate = rate + gaussian_kl(mu, logvar, per_dimension=True).sum(0)
+        with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+            torch.manual_seed(seed)
+            for batch in interactions.batches(batch_size):
+                z, rates = self.sample(batch)
+                distortion = distortion - self.log_prob(self.decode(z), batch).sum()
+                rate = rate + rates.sum(0)
         self.train(training)
         return {"distortion": distortion / interactions.n_users, "rate": rate / interactions.n_users}
 

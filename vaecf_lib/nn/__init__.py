@@ -1,6 +1,7 @@
 """Building blocks that several models share."""
 
 from .encoders import DenseEncoder, GaussianEncoder
-from .layers import SparseInput, init_linear
+from .flows import InverseAutoregressiveFlow
+from .layers import SparseInput, init_linear, unit_length
 
-__all__ = ["DenseEncoder", "GaussianEncoder", "SparseInput", "init_linear"]
+__all__ = ["DenseEncoder", "GaussianEncoder", "InverseAutoregressiveFlow", "SparseInput", "init_linear", "unit_length"]

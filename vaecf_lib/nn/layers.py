@@ -34,13 +34,24 @@ class SparseInput(nn.Module):
 
     def forward(self, batch: Batch) -> Tensor:
         """Return (B, width) for a batch of B users; a user without items gets the bias."""
-        rows, items = batch.rows, batch.items
-        if batch.values is None:
-            scale = batch.counts.clamp_min(1).to(self.weight.dtype).rsqrt()
-            values = scale[rows]
-        else:
-            squares = torch.zeros(len(batch), device=rows.device).index_add_(0, rows, batch.values**2)
-            values = batch.values * squares.clamp_min(1e-12).rsqrt()[rows]
+        values = unit_length(batch).to(self.weight.dtype)
         values = nn.functional.dropout(values, self.dropout, self.training)
-        total = nn.functional.embedding_bag(items, self.weight, batch.offsets, mode="sum", per_sample_weights=values)
-        return total + self.bias
+        return self.bag(batch, values) + self.bias
+
+    def bag(self, batch: Batch, values: Tensor) -> Tensor:
+        """Return the users' sums of weight rows, each row times its entry of ``values`` (n,); shape (B, width)."""
+        return nn.functional.embedding_bag(
+            batch.items, self.weight, batch.offsets, mode="sum", per_sample_weights=values
+        )
+
+    def dense(self, x: Tensor) -> Tensor:
+        """Return (M, width) for M dense inputs (M, n_items), normalised and not dropped out."""
+        return nn.functional.normalize(x) @ self.weight + self.bias
+
+
+def unit_length(batch: Batch) -> Tensor:
+    """Return the batch's entries, (n,), divided by the L2 norm of their user's row."""
+    if batch.values is None:
+        return batch.counts.clamp_min(1).to(torch.get_default_dtype()).rsqrt()[batch.rows]
+    squares = torch.zeros(len(batch), device=batch.rows.device).index_add_(0, batch.rows, batch.values**2)
+    return batch.values * squares.clamp_min(1e-12).rsqrt()[batch.rows]

@@ -1,0 +1,90 @@
+"""aWAE: a Wasserstein autoencoder with sparse codes, Zhong and Zhang (2018)."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from ..data import Batch, Interactions
+from ..errors import ConfigError
+from ..maths import maximum_mean_discrepancy
+from ..nn import SparseInput, init_linear
+from .base import Model, Phase
+from .mult_vae import check_clicks, check_likelihood
+
+
+class AWAE(Model):
+    """I-600-200-600-I autoencoder; the codes of a batch *together* are drawn towards N(0, I), and each to be sparse.
+
+    Minimises the mean of -log p(x | z) + mmd MMD^2[codes, N(0, I)] + l1 ||z||_1 with a deterministic z. No code
+    of the authors is public, and neither paper that compares with it re-ran it: this is the Wasserstein
+    autoencoder of Tolstikhin et al. (2018) with the L1 term that both describe.
+
+    Args:
+        n_items: number of items.
+        latent_dim: size of z.
+        hidden: width of the encoder's and the decoder's hidden layer.
+        mmd: weight of the squared maximum mean discrepancy between a batch's codes and as many draws of N(0, I).
+        l1: weight of the L1 norm of a user's code.
+        dropout, likelihood, lr: as in :class:`~vaecf_lib.models.MultVAE`.
+    """
+
+    slug = "awae"
+    about = "Wasserstein autoencoder with L1 on the codes (Zhong and Zhang 2018)"
+
+    def __init__(
+        self,
+        n_items: int,
+        latent_dim: int = 200,
+        hidden: int = 600,
+        mmd: float = 100.0,
+        l1: float = 0.1,
+        dropout: float = 0.5,
+        likelihood: str = "multinomial",
+        lr: float = 1e-3,
+    ):
+        options = {name: value for name, value in locals().items() if name not in ("self", "n_items", "__class__")}
+        super().__init__(n_items, **options)
+        if mmd < 0 or l1 < 0 or not 0 <= dropout < 1:
+            raise ConfigError(f"mmd={mmd}, l1={l1}, dropout={dropout}: need weights >= 0 and dropout in [0, 1)")
+        self.log_prob = check_likelihood(likelihood)
+        self.input = SparseInput(n_items, hidden, dropout)
+        self.code = nn.Linear(hidden, latent_dim)
+        self.hidden = nn.Linear(latent_dim, hidden)
+        self.output = nn.Linear(hidden, n_items)
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        """Draw all weights anew."""
+        super().reset_parameters()
+        for layer in (self.code, self.hidden, self.output):
+            init_linear(layer.weight, layer.bias)
+
+    def prepare(self, train: Interactions) -> None:
+        """Check that the interactions suit the likelihood."""
+        check_clicks(self.config["likelihood"], train)
+
+    def encode(self, batch: Batch) -> Tensor:
+        """Return the codes z, (B, latent_dim)."""
+        return self.code(torch.tanh(self.input(batch)))
+
+    def decode(self, z: Tensor) -> Tensor:
+        """Return the logits, (B, n_items), for z (B, latent_dim)."""
+        return self.output(torch.tanh(self.hidden(z)))
+
+    def loss(self, batch: Batch, progress: float) -> tuple[Tensor, dict]:
+        """Return the batch mean of distortion + l1 ||z||_1, plus mmd times the batch's discrepancy."""
+        z = self.encode(batch)
+        distortion = -self.log_prob(self.decode(z), batch).mean()
+        discrepancy = maximum_mean_discrepancy(z, torch.randn_like(z))
+        norm = z.abs().sum(-1).mean()
+        loss = distortion + self.config["mmd"] * discrepancy + self.config["l1"] * norm
+        return loss, {"distortion": distortion, "mmd": discrepancy, "l1": norm}
+
+    def phases(self) -> list[Phase]:
+        """One phase over all weights."""
+        return [Phase("all", list(self.parameters()), self.loss, lr=self.config["lr"])]
+
+    def scores(self, batch: Batch) -> Tensor:
+        """Return the logits, (B, n_items)."""
+        return self.decode(self.encode(batch))

@@ -1,0 +1,282 @@
+"""VAEGAN: adversarial variational Bayes for collaborative filtering, Yu, Zhang, Cao and Xia (IJCAI 2019)."""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import softplus
+
+from ..data import Batch, Interactions
+from ..errors import ConfigError
+from ..maths import gaussian_log_prob, linear_annealing, sample_gaussian
+from ..nn import GaussianEncoder, SparseInput, init_linear, unit_length
+from .base import Model, Phase, frozen
+from .mult_vae import check_clicks, check_likelihood
+
+SCORING_DRAWS = 16
+CONTRAST_DRAWS = 16
+
+
+class PosteriorCritic(nn.Module):
+    """T(x, z): is z from the posterior of x, or from the prior? Two hidden layers, one number."""
+
+    def __init__(self, n_items: int, latent_dim: int, width: int):
+        super().__init__()
+        self.input = SparseInput(n_items, width, dropout=0.0)
+        self.code, self.hidden = nn.Linear(latent_dim, width, bias=False), nn.Linear(width, width)
+        self.output = nn.Linear(width, 1)
+
+    def forward(self, batch: Batch, z: Tensor) -> Tensor:
+        """Return T, (B,). The prior's -log p(z) = ||z||^2 / 2 is added, so that the network learns log q alone."""
+        hidden = nn.functional.elu(self.input(batch) + self.code(z))
+        return self.output(nn.functional.elu(self.hidden(hidden)))[:, 0] + 0.5 * (z * z).sum(-1)
+
+
+class ClickCritic(nn.Module):
+    """D(v | z_c): are the values v at the user's clicks real ones, or the decoder's probabilities?"""
+
+    def __init__(self, n_items: int, latent_dim: int, width: int):
+        super().__init__()
+        self.condition = GaussianEncoder(n_items, width, latent_dim, dropout=0.0)
+        self.input = SparseInput(n_items, width, dropout=0.0)
+        self.code, self.output = nn.Linear(latent_dim, width, bias=False), nn.Linear(width, 1)
+
+    def forward(self, batch: Batch, values: Tensor) -> Tensor:
+        """Return D, (B,), for ``values`` (n,) at the batch's interactions; everywhere else v is zero."""
+        z_c = sample_gaussian(*self.condition(batch))
+        clicks = self.input.bag(batch, values * unit_length(batch)) + self.input.bias
+        return self.output(nn.functional.elu(clicks + self.code(z_c)))[:, 0]
+
+
+class VAEGAN(Model):
+    """An autoencoder with a black-box posterior, trained by up to two games; the three systems are settings of it.
+
+    Encoder, decoder: max log p(x|z) - alpha T(x, z) + beta log sigma(D(x_hat * x | z_c)) - gamma ||dz/dx||^2
+    (Eq. 13, with the sign of its last term corrected). T tells posterior from prior samples (Eq. 4), D real clicks
+    from reconstructed ones (Eq. 9).
+
+    Args:
+        n_items: number of items.
+        latent_dim: size of z.
+        hidden: width of the encoder's and the decoder's hidden layer.
+        alpha: final weight of T, which stands for the KL divergence.
+        anneal: share of training over which alpha rises from 0. The paper's maximum is near epoch 80 of 300.
+        beta: weight of the click critic D; 0: there is none. (The paper's beta.)
+        gamma: weight of the contractive penalty, the squared Frobenius norm of the Jacobian of z by the network's
+            input, batch mean (Eq. 12; the paper's lambda, its gamma in Sec. 4.4).
+        injection: how noise enters the encoder: "learned", through dense layers, or "additive", as printed, to the
+            input and to the hidden layer.
+        noise_dim: size of each of the two noise vectors, if learned.
+        noise_std: of the noise, if additive.
+        code: "linear", or "tanh", the last layer with a nonlinearity as printed. A tanh code cannot look like N(0, I),
+            and its Jacobian costs latent_dim times as much.
+        contrast: T tells normalised posterior samples from N(0, I); the rest of the divergence is in closed form
+            (adaptive contrast of Mescheder et al. 2017).
+        critic_hidden: width of the critics' layers, and critic_lr their learning rate.
+        dropout, likelihood, lr: as in :class:`~vaecf_lib.models.MultVAE`.
+
+    An option left at None takes the system's own value, in ``defaults``.
+    """
+
+    defaults: ClassVar[dict[str, Any]] = {"beta": 0.0, "gamma": 0.0}
+    scoring_noise: Tensor
+
+    def __init__(
+        self,
+        n_items: int,
+        latent_dim: int = 200,
+        hidden: int = 600,
+        alpha: float = 0.2,
+        anneal: float = 0.27,
+        beta: float | None = None,
+        gamma: float | None = None,
+        injection: str = "learned",
+        noise_dim: int = 64,
+        noise_std: float = 0.1,
+        code: str = "linear",
+        contrast: bool = False,
+        critic_hidden: int = 200,
+        critic_lr: float = 1e-3,
+        dropout: float = 0.5,
+        likelihood: str = "bernoulli",
+        lr: float = 1e-3,
+    ):
+        options = {name: value for name, value in locals().items() if name not in ("self", "n_items", "__class__")}
+        given = {name: value for name, value in (("beta", beta), ("gamma", gamma)) if value is not None}
+        options |= self.defaults | given
+        super().__init__(n_items, **options)
+        for name, known in (("injection", ("learned", "additive")), ("code", ("linear", "tanh"))):
+            if options[name] not in known:
+                raise ConfigError(f"{name}={options[name]!r}: choose {' or '.join(map(repr, known))}")
+        weights = {name: options[name] for name in ("alpha", "beta", "gamma", "noise_std")}
+        if min(weights.values()) < 0 or not 0 <= anneal <= 1 or not 0 <= dropout < 1 or noise_dim < 1:
+            raise ConfigError(f"{weights}, anneal={anneal}, dropout={dropout}, noise_dim={noise_dim}: out of range")
+        self.log_prob = check_likelihood(likelihood)
+        self.input = SparseInput(n_items, hidden, dropout)
+        self.code = nn.Linear(hidden, latent_dim)
+        if injection == "learned":
+            self.inject = nn.ModuleList(nn.Linear(noise_dim, width, bias=False) for width in (hidden, latent_dim))
+            self.register_buffer("scoring_noise", torch.empty(2, SCORING_DRAWS, 1, noise_dim))
+        self.hidden = nn.Linear(latent_dim, hidden)
+        self.output = nn.Linear(hidden, n_items)
+        self.posterior_critic = PosteriorCritic(n_items, latent_dim, critic_hidden)
+        self.click_critic = ClickCritic(n_items, latent_dim, critic_hidden) if options["beta"] > 0 else None
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        """Draw all weights anew, and the noise that :meth:`scores` averages over."""
+        super().reset_parameters()
+        for layer in (self.code, self.hidden, self.output):
+            init_linear(layer.weight, layer.bias)
+        if self.config["injection"] == "learned":
+            self.scoring_noise.normal_()
+
+    def prepare(self, train: Interactions) -> None:
+        """Check that the interactions suit the likelihood."""
+        check_clicks(self.config["likelihood"], train)
+
+    # --- the encoder and the decoder ---------------------------------------------------------------------------
+
+    def draw_noise(self, n_draws: int, n_users: int) -> tuple[Tensor, Tensor]:
+        """Return fresh noise for both layers, (n_draws, n_users, size) each."""
+        if self.config["injection"] == "learned":
+            sizes, std = [self.config["noise_dim"]] * 2, 1.0
+        else:
+            sizes, std = [self.n_items, self.config["hidden"]], self.config["noise_std"]
+        first, second = (std * torch.randn(n_draws, n_users, size, device=self.device) for size in sizes)
+        return first, second
+
+    def encode(self, batch: Batch, noise: tuple[Tensor, Tensor] | Tensor) -> tuple[Tensor, Tensor]:
+        """Return z, (n_draws, B, latent_dim), and the hidden layer, (n_draws, B, hidden), for some draws of noise."""
+        x = self.input(batch)
+        if self.config["injection"] == "learned":
+            hidden = torch.tanh(x + self.inject[0](noise[0]))
+            z = self.code(hidden) + self.inject[1](noise[1])
+        else:
+            hidden = torch.tanh(x + noise[0] @ self.input.weight)
+            z = self.code(hidden + noise[1])
+        return torch.tanh(z) if self.config["code"] == "tanh" else z, hidden
+
+    def decode(self, z: Tensor) -> Tensor:
+        """Return the logits, (..., n_items), for z (..., latent_dim)."""
+        return self.output(torch.tanh(self.hidden(z)))
+
+    def contraction(self, z: Tensor, hidden: Tensor) -> Tensor:
+        """Return ||dz / dx||_F^2 per user, (B,), for z (B, latent_dim) and hidden (B, hidden) of :meth:`encode`.
+
+        J = W1 diag(f1') W2 diag(f2'), so ||J||^2 = <W1^T W1, A A^T> with A = diag(f1') W2 diag(f2'): the Gram matrix
+        is hidden x hidden, and no (n_items x latent_dim) Jacobian is formed.
+        """
+        gram = self.input.weight.T @ self.input.weight
+        slope, weight = 1 - hidden**2, self.code.weight
+        if self.config["code"] == "linear":
+            return ((slope @ (gram * (weight.T @ weight))) * slope).sum(-1)
+        a = (slope[:, :, None] * weight.T) * (1 - z**2)[:, None, :]  # (B, hidden, latent_dim)
+        return ((gram @ a) * a).sum((1, 2))
+
+    # --- the divergence ----------------------------------------------------------------------------------------
+
+    def contrast_moments(self, batch: Batch) -> tuple[Tensor, Tensor]:
+        """Return mean and log-variance of q(z|x) over some draws of the noise, (B, latent_dim) each, no gradient."""
+        with torch.no_grad():
+            z, _ = self.encode(batch, self.draw_noise(CONTRAST_DRAWS, len(batch)))
+            return z.mean(0), z.var(0).clamp_min(1e-6).log()
+
+    def divergence(self, batch: Batch, z: Tensor, moments: tuple[Tensor, Tensor] | None = None) -> Tensor:
+        """Return the estimate of log q(z|x) - log p(z), (B,), that T gives (Eq. 5); its mean is the KL divergence."""
+        if moments is None:
+            return self.posterior_critic(batch, z)
+        mu, logvar = moments
+        ratio = self.posterior_critic(batch, (z - mu) * torch.exp(-0.5 * logvar))
+        return ratio + gaussian_log_prob(z, mu, logvar) - gaussian_log_prob(z, torch.zeros_like(z), torch.zeros_like(z))
+
+    # --- the three players -------------------------------------------------------------------------------------
+
+    def posterior_critic_loss(self, batch: Batch, progress: float) -> tuple[Tensor, dict]:
+        """Return the negative of Eq. 4: T high on posterior samples, low on the prior's."""
+        with torch.no_grad():
+            z = self.encode(batch, self.draw_noise(1, len(batch)))[0][0]
+        if self.config["contrast"]:
+            mu, logvar = self.contrast_moments(batch)
+            z = (z - mu) * torch.exp(-0.5 * logvar)
+        real, fake = self.posterior_critic(batch, z), self.posterior_critic(batch, torch.randn_like(z))
+        right = 0.5 * ((real > 0).float().mean() + (fake < 0).float().mean())
+        return (softplus(-real) + softplus(fake)).mean(), {"right": right}
+
+    def click_critic_loss(self, batch: Batch, progress: float) -> tuple[Tensor, dict]:
+        """Return the negative of Eq. 9: D high on real clicks, low on reconstructed ones."""
+        with torch.no_grad():
+            z = self.encode(batch, self.draw_noise(1, len(batch)))[0][0]
+            reconstructed = self.reconstruct(batch, self.decode(z))
+        real, fake = self.click_critic(batch, torch.ones_like(reconstructed)), self.click_critic(batch, reconstructed)
+        right = 0.5 * ((real > 0).float().mean() + (fake < 0).float().mean())
+        return (softplus(-real) + softplus(fake)).mean(), {"right": right}
+
+    @staticmethod
+    def reconstruct(batch: Batch, logits: Tensor) -> Tensor:
+        """Return sigma(logits) at the batch's interactions, (n,): x_hat * x without its zeros."""
+        return torch.sigmoid(logits[batch.rows, batch.items])
+
+    def loss(self, batch: Batch, progress: float) -> tuple[Tensor, dict]:
+        """Return the generator's loss, the negative of Eq. 13 with its sign corrected, and its terms."""
+        alpha = linear_annealing(progress, self.config["alpha"], self.config["anneal"])
+        z, hidden = (part[0] for part in self.encode(batch, self.draw_noise(1, len(batch))))
+        logits = self.decode(z)
+        distortion = -self.log_prob(logits, batch).mean()
+        with frozen(self.posterior_critic):
+            divergence = self.divergence(batch, z, self.contrast_moments(batch) if self.config["contrast"] else None)
+        divergence = divergence.mean()
+        loss, terms = distortion + alpha * divergence, {"distortion": distortion, "divergence": divergence}
+        if self.click_critic is not None:
+            with frozen(self.click_critic):
+                fooled = -softplus(-self.click_critic(batch, self.reconstruct(batch, logits))).mean()
+            loss, terms = loss - self.config["beta"] * fooled, terms | {"log_d": fooled}
+        if self.config["gamma"] > 0:
+            contraction = self.contraction(z, hidden).mean()
+            loss, terms = loss + self.config["gamma"] * contraction, terms | {"contraction": contraction}
+        return loss, terms | {"alpha": alpha}
+
+    def phases(self) -> list[Phase]:
+        """On every batch one update of T, one of D if there is one, and one of encoder and decoder."""
+        critics = [("T", self.posterior_critic, self.posterior_critic_loss)]
+        if self.click_critic is not None:
+            critics.append(("D", self.click_critic, self.click_critic_loss))
+        phases = []
+        for name, critic, loss in critics:
+            groups = [{"params": list(critic.parameters()), "betas": (0.5, 0.999)}]
+            phases.append(Phase(name, groups, loss, lr=self.config["critic_lr"], per="batch"))
+        own = [p for name, p in self.named_parameters() if "critic" not in name]
+        return [*phases, Phase("G", own, self.loss, lr=self.config["lr"], per="batch")]
+
+    def scores(self, batch: Batch) -> Tensor:
+        """Return the logits at the mean of z over 16 fixed draws of the noise (at zero noise, if it is additive)."""
+        if self.config["injection"] == "learned":
+            return self.decode(self.encode(batch, self.scoring_noise)[0].mean(0))
+        zero = torch.zeros(1, 1, 1, device=self.device)
+        z = self.code(torch.tanh(self.input(batch)) + zero[0])
+        return self.decode(torch.tanh(z) if self.config["code"] == "tanh" else z)
+
+
+class VAEGANAvb(VAEGAN):
+    """Black-box posterior, no click critic and no contraction."""
+
+    slug = "vaegan-avb"
+    about = "adversarial variational Bayes (Yu et al. 2019)"
+
+
+class VAEGANAvbD(VAEGAN):
+    """The same with the conditional discriminator of clicks."""
+
+    slug = "vaegan-avb-d"
+    about = "adversarial variational Bayes with a click discriminator (Yu et al. 2019)"
+    defaults: ClassVar = {"beta": 0.2, "gamma": 0.0}
+
+
+class VAEGANAvbDC(VAEGAN):
+    """The same with the discriminator and the contractive penalty: the whole VAEGAN."""
+
+    slug = "vaegan-avb-d-c"
+    about = "VAEGAN: discriminator and contractive penalty (Yu et al. 2019)"
+    defaults: ClassVar = {"beta": 0.2, "gamma": 0.0003}
