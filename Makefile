@@ -28,8 +28,8 @@ sync: install   ## execute book/*.md into notebooks/*.ipynb (only what changed; 
 check: install  ## are notebooks/ in step with book/, vaecf_lib/ and the lock file?
 	$(BIN)/python book/_ext/chapters.py check
 
-states: install ## retrain the grids of states that the sliders show (minutes)
-	$(BIN)/python book/_ext/states.py
+states: install ## retrain the grids of states that the sliders show, or some: GRIDS=name (an hour for all)
+	$(BIN)/python book/_ext/states.py $(GRIDS)
 
 browser: install
 	@command -v chromium || command -v chromium-browser || command -v google-chrome \

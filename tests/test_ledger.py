@@ -70,6 +70,17 @@ def test_reproduce_fills_a_folder_and_keeps_what_is_there(tmp_path, monkeypatch)
     assert list(table.index) == ["popularity", "half"] and (table["seeds"] == 2).all()
 
 
+def test_the_setting_with_the_best_validation_value_is_chosen(tmp_path):
+    (tmp_path / "measured").mkdir()
+    run = json.loads((RESULTS / "measured" / "planted.strong.mult-dae.seed0.json").read_text())
+    for label, value in (("mult-dae", 0.3), ("mult-dae, penalty=0.0001", 0.4), ("mult-dae, penalty=9", 0.5)):
+        other = run | {"label": label, "validation": {"ndcg@100": value}}
+        (tmp_path / "measured" / f"{label}.json").write_text(json.dumps(other))
+    table = ledger.chosen("planted", folder=tmp_path)
+    assert table["label"].tolist() == ["mult-dae", "mult-dae, penalty=0.0001"]  # the last is in no grid
+    assert table["chosen"].tolist() == [False, True]
+
+
 def test_reproduce_plans_a_papers_table():
     plan = list(ledger._plan("recvae", "1", "ml-20m", None, RESULTS))
     printed = ledger.reported(RESULTS).query("paper == 'recvae' and table == '1'")["model"]

@@ -43,14 +43,31 @@ def reported(folder: Path = RESULTS) -> pd.DataFrame:
 
 
 def measured(folder: Path = RESULTS) -> pd.DataFrame:
-    """Return our runs, one row a metric: dataset, protocol, label, model, seed, metric, value, ci, epochs, device."""
+    """Return our runs, one row a metric: dataset, protocol, label, model, seed, metric, value, ci, epochs, device.
+
+    ``validation`` is the validation metric of the epoch that was kept, nan in runs that did not note it.
+    """
     rows = []
     for path in sorted((folder / "measured").glob("*.json")):
         run = json.loads(path.read_text())
         for metric, value in run["metrics"].items():
-            keys = ("dataset", "protocol", "label", "model", "seed", "epochs", "device", "seconds_per_epoch")
-            rows.append({key: run[key] for key in keys} | {"metric": metric, "value": value["mean"], "ci": value["ci"]})
+            keys = ("dataset", "protocol", "label", "model", "seed", "epochs", "device")
+            row = {key: run[key] for key in keys} | {"metric": metric, "value": value["mean"], "ci": value["ci"]}
+            rows.append(row | {"validation": next(iter((run.get("validation") or {}).values()), float("nan"))})
     return pd.DataFrame(rows)
+
+
+def chosen(dataset: str, protocol: str = "strong", folder: Path = RESULTS) -> pd.DataFrame:
+    """Return each system's settings of the "grid" study, its default included, with seed 0.
+
+    Columns: model, label, validation, and whether it is ``chosen``, the best by validation.
+    """
+    ours = measured(folder).query("dataset == @dataset and protocol == @protocol and seed == 0")
+    ours = ours.drop_duplicates("label").dropna(subset="validation")
+    grid = ours[(ours["label"] == ours["model"]) | ours["label"].isin(STUDIES["grid"]["rows"])]
+    best = grid.groupby("model")["validation"].transform("max")
+    grid = grid.assign(chosen=grid["validation"] == best).sort_values(["model", "label"])
+    return grid[["model", "label", "validation", "chosen"]].reset_index(drop=True)
 
 
 def table(
@@ -58,7 +75,8 @@ def table(
 ) -> pd.DataFrame:
     """Return our mean ± standard deviation over seeds: a row a system, a column a metric, and the number of seeds.
 
-    ``studies`` keeps the rows of some of our studies; None: everything measured.
+    ``studies`` keeps the rows of some of our studies; None: everything measured. Seconds per epoch were taken with
+    nothing else running (``results/timing``), where they were taken.
     """
     ours = measured(folder)
     ours = ours[(ours["dataset"] == dataset) & (ours["protocol"] == protocol)]
@@ -68,7 +86,9 @@ def table(
     text = grouped.mean().map("{:.3f}".format) + grouped.std().map(lambda s: "" if s != s else f" ± {s:.3f}")
     result = text.unstack("metric")
     result["seeds"] = ours.groupby("label")["seed"].nunique()
-    result["s/epoch"] = ours.groupby("label")["seconds_per_epoch"].median().map("{:.2f}".format)
+    timing = folder / "timing" / f"{dataset}.json"
+    seconds = json.loads(timing.read_text())["seconds_per_epoch"] if timing.exists() else {}
+    result["s/epoch"] = [f"{seconds[label]:.2f}" if label in seconds else "–" for label in result.index]
     best = grouped.mean().unstack("metric").mean(axis=1)
     return result.loc[best.sort_values(ascending=False).index]
 

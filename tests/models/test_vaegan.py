@@ -220,8 +220,8 @@ def test_contraction_makes_codes_less_sensitive(planted_split):
         fewer = rows * (torch.rand_like(rows) > 0.2)
         with torch.no_grad():
             codes = [model.encode(Batch.from_dense(x), model.scoring_noise)[0].mean(0) for x in (rows, fewer)]
-        moved.append((codes[0] - codes[1]).norm(dim=1).mean() / codes[0].std())
-    assert moved[1] < 0.8 * moved[0]
+        moved.append((codes[0] - codes[1]).norm(dim=1).mean())
+    assert moved[1] < 0.7 * moved[0]
 
 
 def test_players_take_turns_on_every_batch(planted_split):

@@ -23,7 +23,7 @@ BYTE_BUDGET = 300_000
 
 @dataclass(frozen=True)
 class Slider:
-    """One slider: its ``label`` in words, the ``values`` it stops at, the ``start`` value and a number ``format``."""
+    """One slider: its ``label`` in words, the ``values`` it stops at, the ``start`` value and a ``format`` for them."""
 
     label: str
     values: Sequence[float]
