@@ -110,7 +110,7 @@ def per_user_metrics(
     """Return {metric: (n_users,) float64 on the CPU}; nan for users without targets.
 
     Ranking metrics rank every item not in the user's history. For rmse and mae the values are the user's sums
-    of squared and absolute errors.
+    of squared and absolute errors; predictions are cut off at the smallest and the largest rating of the histories.
     """
     parsed = check_metrics(model, heldout, metrics)
     ranking = {metric: pair for metric, pair in parsed.items() if pair[0] in RANKING}
@@ -120,17 +120,25 @@ def per_user_metrics(
     scored = (heldout.targets.counts > 0).nonzero()[:, 0]
     result = {metric: torch.full((heldout.history.n_users,), math.nan).double() for metric in metrics}
     largest_k = max((k for _, k in ranking.values()), default=0)
+    rates = len(ranking) < len(parsed) and heldout.history.values is not None and heldout.history.nnz > 0
+    limits = (heldout.history.values.min(), heldout.history.values.max()) if rates else (-math.inf, math.inf)
     was_training = model.training
     model.eval()
     for history in heldout.history.batches(batch_size, order=scored):
         targets, users = heldout.targets.rows(history.users), history.users.cpu()
-        scores = model.scores(history).float()
+        if ranking:
+            scores = model.scores(history).float()
+            predicted = scores[targets.rows, targets.items]
+        else:
+            predicted = model.pair_scores(history, targets.rows, targets.items).float()
         for metric, (kind, _) in parsed.items():
             if kind in RATING:
-                error = (scores[targets.rows, targets.items] - targets.values).cpu().double()
+                error = (predicted.clamp(*limits) - targets.values).cpu().double()
                 error = error**2 if kind == "rmse" else error.abs()
                 total = torch.zeros(len(targets), dtype=torch.float64)
                 result[metric][users] = total.index_add_(0, targets.rows.cpu(), error)
+        if bool(predicted.isnan().any()):
+            raise ConfigError("the model's scores hold nan: it was not trained, or training diverged")
         if ranking:
             scores = scores.clone()
             scores[history.rows, history.items] = -math.inf

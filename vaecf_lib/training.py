@@ -9,12 +9,13 @@ from collections.abc import Iterator
 from contextlib import nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from .checkpoints import load_tensors, save_model, save_tensors, write_json
-from .data import Batch, Split
+from .data import RowSweep, Split, Sweep
 from .environment import in_kernel
 from .errors import ConfigError, TrainingError
 from .evaluation import check_metrics, evaluate, parse_metric
@@ -106,6 +107,12 @@ class _Progress:
             self.bar.close()
 
 
+def _optimiser(phase: Phase, device: torch.device) -> torch.optim.Optimizer:
+    if phase.optimiser == "rmsprop":
+        return torch.optim.RMSprop(phase.parameters, lr=phase.lr)
+    return torch.optim.Adam(phase.parameters, lr=phase.lr, fused=device.type in ("cpu", "cuda"))
+
+
 class _Trainer:
     """State of a training: model, optimisers, random generators, epoch and update counts."""
 
@@ -113,33 +120,33 @@ class _Trainer:
         self.model, self.split, self.epochs, self.batch_size = model, split, epochs, batch_size
         self.device, self.precision = device, precision
         self.phases = model.phases()
-        self.optimisers = [
-            torch.optim.Adam(phase.parameters, lr=phase.lr, fused=device.type in ("cpu", "cuda"))
-            for phase in self.phases
-        ]
+        self.optimisers = [_optimiser(phase, device) for phase in self.phases]
         self.epoch, self.step = 0, 0
-        n_batches = math.ceil(split.train.n_users / batch_size)
-        self.total_steps = max(1, epochs * n_batches * sum(phase.passes for phase in self.phases))
+        steps = sum(self._sweep(phase).count(batch_size) * phase.passes for phase in self.phases)
+        self.total_steps = max(1, epochs * steps)
         self.unchecked: list[tuple[int, int, str, Tensor]] = []
 
-    def _shuffled(self) -> Iterator[Batch]:
-        order = torch.randperm(self.split.train.n_users).to(self.device)
-        return self.split.train.batches(self.batch_size, order=order)
+    def _sweep(self, phase: Phase) -> Sweep:
+        return phase.sweep or RowSweep(self.split.train)
 
-    def _schedule(self) -> Iterator[tuple[int, int, Batch]]:
-        """Yield (phase number, batch number, batch) for one epoch; neighbours with per="batch" interleave."""
+    def _schedule(self) -> Iterator[tuple[int, int, Any]]:
+        """Yield (phase number, batch number, batch) for one epoch; neighbours with per="batch" interleave.
+
+        Those that interleave run over what the first of them runs over.
+        """
         number = 0
         while number < len(self.phases):
             phase = self.phases[number]
             if phase.per == "epoch":
                 for _ in range(phase.passes):
-                    yield from ((number, b, batch) for b, batch in enumerate(self._shuffled()))
+                    batches = self._sweep(phase).shuffled(self.batch_size)
+                    yield from ((number, b, batch) for b, batch in enumerate(batches))
                 group = [number]
             else:
                 group = [number]
                 while group[-1] + 1 < len(self.phases) and self.phases[group[-1] + 1].per == "batch":
                     group.append(group[-1] + 1)
-                for b, batch in enumerate(self._shuffled()):
+                for b, batch in enumerate(self._sweep(phase).shuffled(self.batch_size)):
                     yield from ((n, b, batch) for n in group for _ in range(self.phases[n].passes))
             for n in group:
                 if self.phases[n].after is not None:
@@ -163,7 +170,7 @@ class _Trainer:
         means = {name: float(value) / weights[name] for name, value in sums.items()}
         return {"loss": sum(v for n, v in means.items() if n.split("/")[-1] == "loss"), **means}
 
-    def _update(self, phase: Phase, optimiser, batch: Batch, batch_number: int) -> tuple[Tensor, dict]:
+    def _update(self, phase: Phase, optimiser, batch: Any, batch_number: int) -> tuple[Tensor, dict]:
         mixed = torch.autocast(self.device.type, torch.bfloat16) if self.precision == "bf16" else nullcontext()
         with mixed:
             loss, terms = phase.loss(batch, self.step / self.total_steps)
@@ -288,6 +295,8 @@ def fit(
         model.to(device)
         split = split.to(device)
         model.prepare(split.train)
+        if not warm_start:
+            model.start(split.train)
         trainer = _Trainer(model, split, epochs if model.phases() else 0, batch_size, precision, device)
         run = Run(model, metric, device=str(device))
         if out is not None:

@@ -2,5 +2,20 @@
 
 from .floors import Popularity, Random
 from .oracle import PlantedOracle
+from .rating import CDAE, CNNCF, DAECF, NCF, VAECF, AutoRecI, AutoRecU, BiasedMF, MacridVAE, Means
 
-__all__ = ["PlantedOracle", "Popularity", "Random"]
+__all__ = [
+    "CDAE",
+    "CNNCF",
+    "DAECF",
+    "NCF",
+    "VAECF",
+    "AutoRecI",
+    "AutoRecU",
+    "BiasedMF",
+    "MacridVAE",
+    "Means",
+    "PlantedOracle",
+    "Popularity",
+    "Random",
+]

@@ -6,7 +6,9 @@ import torch
 from torch import Tensor
 
 from ..data import Batch, Interactions
+from ..errors import ConfigError
 from ..models.base import Model
+from ..models.ratings import check_ratings
 
 
 class Popularity(Model):
@@ -29,24 +31,37 @@ class Popularity(Model):
 
 
 class Random(Model):
-    """Rank items at random, differently for each user, the same way at every call.
+    """Rank items at random, differently for each user, the same way at every call; or draw ratings at random.
 
     Args:
         n_items: number of items.
         key: changes the ranking.
+        ratings: draw each rating from the values that occur in training, all equally likely.
     """
 
     slug = "random"
-    about = "items in random order"
+    about = "items in random order; or, with ratings=true, random ratings"
 
-    def __init__(self, n_items: int, key: int = 0):
-        super().__init__(n_items, key=key)
-        self.key = key
+    def __init__(self, n_items: int, key: int = 0, ratings: bool = False):
+        super().__init__(n_items, key=key, ratings=ratings)
+        self.key, self.rates = key, ratings
+        self.values: Tensor | None = None
+
+    def prepare(self, train: Interactions) -> None:
+        """Note which ratings there are."""
+        if self.rates:
+            check_ratings(train)
+            self.values = train.values.unique()
 
     def scores(self, batch: Batch) -> Tensor:
-        """Return uniform numbers, (B, n_items), that depend on the user's row number and ``key``."""
+        """Return uniform numbers, or ratings, (B, n_items), that depend on the user's row number and ``key``."""
         rows = []
         for user in batch.users.tolist():
             generator = torch.Generator().manual_seed(self.key * 1_000_003 + user)
             rows.append(torch.rand(self.n_items, generator=generator))
-        return torch.stack(rows).to(batch.items.device)
+        uniform = torch.stack(rows).to(batch.items.device)
+        if not self.rates:
+            return uniform
+        if self.values is None:
+            raise ConfigError("random ratings are drawn from those of the training data: call prepare(split.train)")
+        return self.values[(uniform * len(self.values)).long()]

@@ -6,16 +6,23 @@ from .parsers import read_own_file
 from .planted import CAST, PlantedWorld, cast_of, planted_world
 from .ratings import RatingLog
 from .splits import HeldOut, Split, split_ratings, split_strong, split_weak
+from .sweeps import Block, BlockSweep, Pairs, PairSweep, RowSweep, Sweep
 
 __all__ = [
     "CAST",
     "DATASETS",
     "Batch",
+    "Block",
+    "BlockSweep",
     "HeldOut",
     "Interactions",
+    "PairSweep",
+    "Pairs",
     "PlantedWorld",
     "RatingLog",
+    "RowSweep",
     "Split",
+    "Sweep",
     "cast_of",
     "load_dataset",
     "planted_world",

@@ -165,6 +165,15 @@ class Interactions:
         for start in range(0, len(order), batch_size):
             yield self.rows(order[start : start + batch_size])
 
+    def transposed(self) -> Interactions:
+        """Return the (n_items, n_users) matrix: one row an item."""
+        users, items = self.pairs()
+        order = items.argsort(stable=True)  # users ascend within an item, since they ascended before
+        indptr = torch.zeros(self.n_items + 1, dtype=torch.int64, device=self.device)
+        indptr[1:] = self.item_counts.cumsum(0)
+        values = None if self.values is None else self.values[order]
+        return Interactions(indptr, users[order], values, (self.n_items, self.n_users))
+
     def pairs(self) -> tuple[Tensor, Tensor]:
         """Return (user, item), each (nnz,)."""
         users = torch.repeat_interleave(torch.arange(self.n_users, device=self.device), self.counts)

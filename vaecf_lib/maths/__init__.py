@@ -15,6 +15,8 @@ from .likelihoods import (
     multinomial_log_prob,
     n_choose_k_log_prob,
     observed_log_weight,
+    observed_squared_error,
+    rating_log_prob,
 )
 from .priors import composite_prior_log_prob
 from .schedules import linear_annealing
@@ -34,5 +36,7 @@ __all__ = [
     "multinomial_log_prob",
     "n_choose_k_log_prob",
     "observed_log_weight",
+    "observed_squared_error",
+    "rating_log_prob",
     "sample_gaussian",
 ]

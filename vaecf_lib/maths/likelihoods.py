@@ -121,6 +121,24 @@ def n_choose_k_log_prob(logits: Tensor, x, method: str = "saddlepoint") -> Tenso
     return (observed_log_weight(logits, x) - log_normaliser).reshape(shape)
 
 
+def observed_squared_error(predictions: Tensor, x) -> Tensor:
+    """Return the sum of (x_i - prediction_i)^2 over the observed entries, the x_i that are not zero; shape (...,)."""
+    predictions, x, shape = _as_rows(predictions, x)
+    rows, items, _, weights = _positives(predictions, x)
+    observed = 1.0 if weights is None else weights
+    error = (predictions[rows, items] - observed) ** 2
+    return torch.zeros_like(predictions[:, 0]).index_add(0, rows, error).reshape(shape)
+
+
+def rating_log_prob(predictions: Tensor, x) -> Tensor:
+    """Return -1/2 times the squared error on the observed entries, shape (...,): Gaussian ratings of variance 1.
+
+    The constant is left out. This is the "masked squared error" by which autoencoders learn ratings; a zero means
+    that nothing was observed, so that no rating may be zero.
+    """
+    return -0.5 * observed_squared_error(predictions, x)
+
+
 LIKELIHOODS = {
     "multinomial": multinomial_log_prob,
     "bernoulli": bernoulli_log_prob,

@@ -10,10 +10,10 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
-from ..data import Batch, Interactions
+from ..data import Batch, Interactions, Sweep
 from ..errors import ConfigError
 
-LossFn = Callable[[Batch, float], tuple[Tensor, dict[str, Tensor | float]]]
+LossFn = Callable[[Any, float], tuple[Tensor, dict[str, Tensor | float]]]
 
 
 @dataclass
@@ -24,6 +24,7 @@ class Phase:
     minimise and the terms to log. A phase makes ``passes`` passes over the training users in each epoch
     (``per="epoch"``), or ``passes`` updates on each batch before the next phase has its turn (``per="batch"``);
     ``after`` runs when its share of an epoch is done. ``parameters``: what torch.optim takes, groups included.
+    ``optimiser`` is "adam" or "rmsprop". ``sweep``: what it runs over, if not the training users.
     """
 
     name: str
@@ -33,6 +34,8 @@ class Phase:
     passes: int = 1
     per: str = "epoch"
     after: Callable[[], None] | None = None
+    optimiser: str = "adam"
+    sweep: Sweep | None = None
 
 
 @contextmanager
@@ -81,6 +84,9 @@ class Model(nn.Module):
     def prepare(self, train: Interactions) -> None:
         """Look at the training interactions once, before the first epoch."""
 
+    def start(self, train: Interactions) -> None:
+        """Give freshly drawn weights the initial values that depend on the data, if there are any."""
+
     def reset_parameters(self) -> None:
         """Draw all weights anew (from torch's global generator); a part that resets itself also resets its parts."""
 
@@ -96,3 +102,7 @@ class Model(nn.Module):
     def scores(self, batch: Batch) -> Tensor:
         """Return (B, n_items) scores, or ratings, from the users' histories; larger ranks higher."""
         raise TypeError(f"{type(self).__name__} does not implement scores()")
+
+    def pair_scores(self, batch: Batch, rows: Tensor, items: Tensor) -> Tensor:
+        """Return the scores of single items, (n,): of ``items[j]`` for the user at place ``rows[j]`` of the batch."""
+        return self.scores(batch)[rows, items]

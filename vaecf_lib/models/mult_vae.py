@@ -7,32 +7,43 @@ from torch import Tensor, nn
 
 from ..data import Batch, Interactions
 from ..errors import ConfigError
-from ..maths import LIKELIHOODS, gaussian_kl, linear_annealing, sample_gaussian
+from ..maths import LIKELIHOODS, gaussian_kl, linear_annealing, rating_log_prob, sample_gaussian
 from ..nn import SparseInput, init_linear
 from .base import Model, Phase
+from .ratings import check_ratings, row_means
 
 
 def check_likelihood(name: str):
-    """Return the log-probability function called ``name``.
+    """Return the log-probability function called ``name``: one of clicks, or "gaussian", of ratings.
 
     Raises:
         ConfigError: there is none.
     """
-    if name not in LIKELIHOODS:
-        raise ConfigError(f"likelihood={name!r}: choose one of {', '.join(LIKELIHOODS)}")
-    return LIKELIHOODS[name]
+    known = LIKELIHOODS | {"gaussian": rating_log_prob}
+    if name not in known:
+        raise ConfigError(f"likelihood={name!r}: choose one of {', '.join(known)}")
+    return known[name]
 
 
 def check_clicks(likelihood: str, train: Interactions) -> None:
-    """Refuse weighted interactions where the likelihood is one of yes or no.
+    """Refuse weighted interactions where the likelihood is one of yes or no, and clicks where it is of ratings.
 
     Raises:
-        ConfigError: ``train`` has values, and the likelihood is not the multinomial.
+        ConfigError: ``train`` has values, and the likelihood is one of clicks; or it has none, and it is "gaussian".
     """
-    if train.values is not None and likelihood != "multinomial":
+    if likelihood == "gaussian":
+        check_ratings(train)
+    elif train.values is not None and likelihood != "multinomial":
         raise ConfigError(
             f"likelihood={likelihood!r} is a model of clicks, not of ratings: use the strong or weak protocol"
         )
+
+
+def start_at_means(bias: Tensor, likelihood: str, train: Interactions) -> None:
+    """Let the decoder's bias start at the items' mean ratings, where the likelihood is of ratings."""
+    if likelihood == "gaussian":
+        with torch.no_grad():
+            bias.copy_(row_means(train.transposed()))
 
 
 class MultVAE(Model):
@@ -48,7 +59,8 @@ class MultVAE(Model):
         anneal: share of training over which the weight rises linearly from 0 to ``beta``. The paper's ML-20M run
             reaches its cap after 40,000 of 46,800 updates: 0.85.
         dropout: share of a user's clicks hidden from the encoder at each update.
-        likelihood: "multinomial", "bernoulli" or "n_choose_k" (chapter 3).
+        likelihood: "multinomial", "bernoulli" or "n_choose_k" (chapter 3); or "gaussian", which makes the model one
+            of ratings: squared error on the observed entries.
         lr: Adam's learning rate.
     """
 
@@ -79,6 +91,7 @@ class MultVAE(Model):
         if beta < 0 or not 0 <= anneal <= 1 or not 0 <= dropout < 1:
             raise ConfigError(f"beta={beta}, anneal={anneal}, dropout={dropout}: need beta >= 0 and shares in [0, 1]")
         self.log_prob = check_likelihood(likelihood)
+        self.likelihood, self.rates = likelihood, likelihood == "gaussian"
         self.beta, self.anneal, self.lr = beta, anneal, lr
         self.input = SparseInput(n_items, hidden, dropout)
         self.posterior = nn.Linear(hidden, 2 * latent_dim)
@@ -94,7 +107,11 @@ class MultVAE(Model):
 
     def prepare(self, train: Interactions) -> None:
         """Check that the interactions suit the likelihood."""
-        check_clicks(self.config["likelihood"], train)
+        check_clicks(self.likelihood, train)
+
+    def start(self, train: Interactions) -> None:
+        """Start at the items' mean ratings, if this is a model of ratings."""
+        start_at_means(self.output.bias, self.likelihood, train)
 
     def encode(self, batch: Batch) -> tuple[Tensor, Tensor]:
         """Return mu and log sigma^2 of q(z|x), each (B, latent_dim)."""
@@ -174,6 +191,7 @@ class MultDAE(Model):
         if penalty < 0 or not 0 <= dropout < 1:
             raise ConfigError(f"penalty={penalty}, dropout={dropout}: need penalty >= 0 and dropout in [0, 1)")
         self.log_prob = check_likelihood(likelihood)
+        self.likelihood, self.rates = likelihood, likelihood == "gaussian"
         self.penalty, self.lr = penalty, lr
         self.input = SparseInput(n_items, latent_dim, dropout)
         self.output = nn.Linear(latent_dim, n_items)
@@ -186,7 +204,11 @@ class MultDAE(Model):
 
     def prepare(self, train: Interactions) -> None:
         """Check that the interactions suit the likelihood."""
-        check_clicks(self.config["likelihood"], train)
+        check_clicks(self.likelihood, train)
+
+    def start(self, train: Interactions) -> None:
+        """Start at the items' mean ratings, if this is a model of ratings."""
+        start_at_means(self.output.bias, self.likelihood, train)
 
     def scores(self, batch: Batch) -> Tensor:
         """Return the logits, (B, n_items)."""

@@ -12,7 +12,7 @@ from ..errors import ConfigError
 from ..maths import composite_prior_log_prob, gaussian_log_prob, linear_annealing, sample_gaussian
 from ..nn import DenseEncoder, GaussianEncoder
 from .base import Model, Phase
-from .mult_vae import check_clicks, check_likelihood
+from .mult_vae import check_clicks, check_likelihood, start_at_means
 
 
 class RecVAE(Model):
@@ -38,7 +38,7 @@ class RecVAE(Model):
         old_start: the old encoder before the first update, "random" as in the public code or "copy".
         kl_in_decoder: add the KL term to the decoder's loss for the record; it has no gradient there.
         dropout: share of the input hidden while the encoder is trained.
-        likelihood: "multinomial", "bernoulli" or "n_choose_k".
+        likelihood: "multinomial", "bernoulli" or "n_choose_k"; "gaussian" for ratings.
         lr: Adam's learning rate, of either optimiser.
     """
 
@@ -81,6 +81,7 @@ class RecVAE(Model):
                 "clean_decoder needs alternating training: the encoder sees the decoder's input otherwise"
             )
         self.log_prob = check_likelihood(likelihood)
+        self.rates = likelihood == "gaussian"
         encoder = DenseEncoder if architecture == "dense" else GaussianEncoder
         self.encoder = encoder(n_items, hidden, latent_dim, dropout)
         self.old_encoder = copy.deepcopy(self.encoder).requires_grad_(False)
@@ -103,6 +104,10 @@ class RecVAE(Model):
     def prepare(self, train: Interactions) -> None:
         """Check that the interactions suit the likelihood."""
         check_clicks(self.config["likelihood"], train)
+
+    def start(self, train: Interactions) -> None:
+        """Start at the items' mean ratings, if this is a model of ratings."""
+        start_at_means(self.output.bias, self.config["likelihood"], train)
 
     def update_prior(self) -> None:
         """phi_old <- phi: remember the posterior of this moment (Algorithm 1)."""

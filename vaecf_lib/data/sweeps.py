@@ -1,0 +1,122 @@
+"""What an epoch runs over: users, items, single ratings, or blocks of users and items.
+
+A sweep has ``count(batch_size)`` batches, and ``shuffled(batch_size)`` yields them in an order drawn from torch's
+global generator.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor
+
+from .interactions import Batch, Interactions
+
+
+class Sweep(Protocol):
+    """One pass over the training data in batches."""
+
+    def count(self, batch_size: int) -> int:
+        """Return the number of batches."""
+
+    def shuffled(self, batch_size: int) -> Iterator[Any]:
+        """Yield the batches in random order; each has a length, by which its loss is weighted."""
+
+
+@dataclass(frozen=True)
+class RowSweep:
+    """Rows of a matrix, ``batch_size`` or ``per_batch`` at a time: users, or, of a transposed matrix, items."""
+
+    matrix: Interactions
+    per_batch: int | None = None
+
+    def count(self, batch_size: int) -> int:
+        """Return the number of batches."""
+        return math.ceil(self.matrix.n_users / (self.per_batch or batch_size))
+
+    def shuffled(self, batch_size: int) -> Iterator[Batch]:
+        """Yield batches of rows."""
+        order = torch.randperm(self.matrix.n_users).to(self.matrix.device)
+        return self.matrix.batches(self.per_batch or batch_size, order=order)
+
+
+@dataclass(frozen=True)
+class Pairs:
+    """Some ratings: ``users``, ``items`` and ``values``, each (n,)."""
+
+    users: Tensor
+    items: Tensor
+    values: Tensor
+
+    def __len__(self) -> int:
+        return len(self.users)
+
+
+@dataclass(frozen=True)
+class PairSweep:
+    """Single ratings, ``per_batch`` at a time whatever the number of users per update is elsewhere."""
+
+    matrix: Interactions
+    per_batch: int
+
+    def count(self, batch_size: int) -> int:
+        """Return the number of batches."""
+        return math.ceil(self.matrix.nnz / self.per_batch)
+
+    def shuffled(self, batch_size: int) -> Iterator[Pairs]:
+        """Yield batches of ratings."""
+        users, items = self.matrix.pairs()
+        order = torch.randperm(len(items)).to(items.device)
+        for at in order.split(self.per_batch):
+            yield Pairs(users[at], items[at], self.matrix.values[at])
+
+
+@dataclass(frozen=True)
+class Block:
+    """The ratings between some users (B,) and some items (C,): ``rows``, ``columns`` (n,) within them, ``values``."""
+
+    users: Tensor
+    items: Tensor
+    rows: Tensor
+    columns: Tensor
+    values: Tensor
+
+    def __len__(self) -> int:
+        return len(self.values)
+
+
+@dataclass(frozen=True)
+class BlockSweep:
+    """Every batch of ``n_users`` users with every batch of ``n_items`` items, users outside, items inside."""
+
+    matrix: Interactions
+    n_users: int
+    n_items: int
+
+    def counts(self) -> tuple[int, int]:
+        """Return the number of user batches and of item batches."""
+        return math.ceil(self.matrix.shape[0] / self.n_users), math.ceil(self.matrix.shape[1] / self.n_items)
+
+    def count(self, batch_size: int) -> int:
+        """Return the number of blocks."""
+        return math.prod(self.counts())
+
+    def shuffled(self, batch_size: int) -> Iterator[Block]:
+        """Yield the blocks; ratings are dealt to them by one sort per batch of users."""
+        device = self.matrix.device
+        item_order = torch.randperm(self.matrix.n_items).to(device)
+        place = torch.empty_like(item_order)
+        place[item_order] = torch.arange(len(item_order), device=device)
+        item_batches = item_order.split(self.n_items)
+        for users in torch.randperm(self.matrix.n_users).to(device).split(self.n_users):
+            batch = self.matrix.rows(users)
+            where = place[batch.items]
+            order = where.div(self.n_items, rounding_mode="floor").argsort(stable=True)
+            sizes = torch.bincount(where[order].div(self.n_items, rounding_mode="floor"), minlength=len(item_batches))
+            parts = order.split(sizes.tolist())
+            for items, at in zip(item_batches, parts, strict=True):
+                yield Block(users, items, batch.rows[at], where[at] % self.n_items, batch.values[at])

@@ -1,0 +1,215 @@
+"""Hy-VAE: a variational and a deep autoencoder side by side, Liu et al."""
+
+from __future__ import annotations
+
+from itertools import pairwise
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor, nn
+
+from ..data import Batch, Interactions
+from ..errors import ConfigError
+from ..maths import gaussian_kl, linear_annealing, observed_squared_error, sample_gaussian
+from ..nn import SparseInput
+from .base import Phase
+from .ratings import RatingModel, row_means
+
+
+class HyVAE(RatingModel):
+    """Two branches read one pre-coded user vector, and a last layer fuses their ratings.
+
+    Loss: L_rec + beta L_KL + L_deep, where L_rec is the squared error of the fused prediction and L_deep that of the
+    deep branch, both on observed ratings alone, and L_KL the closed-form divergence (Eq. 9 as it can be read; the
+    paper does not define L_deep). A branch alone has its own squared error, and the VAE its divergence.
+
+    Args:
+        n_items: number of items.
+        branches: "both", "deep" or "vae".
+        hidden: width of the outer hidden layers; code: width of the middle one.
+        code_is: "latent", the middle layer of the VAE is z; or "hidden", a latent layer of ``latent_dim`` lies
+            inside it.
+        latent_dim: size of z if ``code_is="hidden"``.
+        depth: hidden layers of the deep branch: 3, 5 or 7 (256-512-256, and more of the outer width around).
+        fusion: "concat", a dense layer over both predictions that starts as their mean; or "sum", their mean.
+        beta: weight of the divergence.
+        anneal: share of training over which beta rises from 0.
+        dropout: share of the deep branch's code that is dropped. (The paper's 0.8 may also be what is kept.)
+        penalty: weight of the squared weights, on ``penalised`` layers: "deep", those of the deep branch, or "all".
+        error: "sum" of a user's squared errors, as a Gaussian likelihood has it, or their "mean".
+        missing: what stands for missing ratings in the input: "zero", or "user_mean", the user's own mean (which
+            is subtracted, so that missing entries cost nothing).
+        lr: RMSprop's step size.
+
+    An option left at None takes the system's own value, in ``defaults``.
+    """
+
+    slug = "hyvae"
+    about = "VAE and deep autoencoder fused, for ratings (Liu et al.)"
+    defaults: ClassVar[dict[str, Any]] = {"branches": "both"}
+    base: Tensor
+
+    def __init__(
+        self,
+        n_items: int,
+        branches: str | None = None,
+        hidden: int = 256,
+        code: int = 512,
+        code_is: str = "latent",
+        latent_dim: int = 200,
+        depth: int = 3,
+        fusion: str = "concat",
+        beta: float = 0.2,
+        anneal: float = 0.0,
+        dropout: float = 0.8,
+        penalty: float = 1e-4,
+        penalised: str = "deep",
+        error: str = "sum",
+        missing: str = "zero",
+        lr: float = 1e-4,
+    ):
+        options = {name: value for name, value in locals().items() if name not in ("self", "n_items", "__class__")}
+        options["branches"] = branches or self.defaults["branches"]
+        super().__init__(n_items, **options)
+        for name, known in (
+            ("branches", ("both", "deep", "vae")),
+            ("code_is", ("latent", "hidden")),
+            ("fusion", ("concat", "sum")),
+            ("penalised", ("deep", "all")),
+            ("error", ("sum", "mean")),
+            ("missing", ("zero", "user_mean")),
+        ):
+            if options[name] not in known:
+                raise ConfigError(f"{name}={options[name]!r}: choose {' or '.join(map(repr, known))}")
+        if depth < 3 or depth % 2 == 0 or beta < 0 or penalty < 0 or not 0 <= dropout < 1:
+            raise ConfigError(f"depth={depth}, beta={beta}, penalty={penalty}, dropout={dropout}: out of range")
+        self.register_buffer("base", torch.zeros(n_items))
+        self.input = SparseInput(n_items, hidden, dropout=0.0)  # the shared pre-coding layer
+        if options["branches"] != "deep":
+            inner = code if code_is == "latent" else latent_dim
+            self.to_code = nn.Identity() if code_is == "latent" else nn.Sequential(nn.Linear(hidden, code), nn.ReLU())
+            self.posterior = nn.Linear(hidden if code_is == "latent" else code, 2 * inner)
+            out = [nn.Linear(inner, hidden)] if code_is == "latent" else [nn.Linear(inner, code), nn.ReLU()]
+            out += [] if code_is == "latent" else [nn.Linear(code, hidden)]
+            self.decoder = nn.Sequential(*out, nn.ReLU())
+            self.vae_output = nn.Linear(hidden, n_items)
+        if options["branches"] != "vae":
+            widths = [hidden] * (depth // 2) + [code] + [hidden] * (depth // 2)
+            layers: list[nn.Module] = []
+            for at, (before, after) in enumerate(pairwise(widths)):
+                layers += [nn.Linear(before, after), nn.ReLU()]
+                layers += [nn.Dropout(dropout)] if at == depth // 2 - 1 else []
+            self.deep = nn.Sequential(*layers)
+            self.deep_output = nn.Linear(hidden, n_items)
+        if options["branches"] == "both" and fusion == "concat":
+            self.fuse = nn.Linear(2 * n_items, n_items)
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        """Draw all weights anew; the fusing layer starts as the mean of its two inputs."""
+        super().reset_parameters()
+        if hasattr(self, "fuse"):
+            eye = torch.eye(self.n_items, device=self.device)
+            with torch.no_grad():
+                self.fuse.weight.copy_(0.5 * torch.cat([eye, eye], 1))
+                self.fuse.bias.zero_()
+
+    def prepare(self, train: Interactions) -> None:
+        """Note the items' mean ratings (or, if users' means are subtracted, their distance from the global mean)."""
+        super().prepare(train)
+        self.base.copy_(row_means(train.transposed()))
+        if self.config["missing"] == "user_mean":
+            self.base.sub_(train.values.mean())
+
+    def shift(self, batch: Batch) -> Tensor | float:
+        """Return what is subtracted from a user's ratings, (B, 1): their mean, or nothing."""
+        if self.config["missing"] == "zero":
+            return 0.0
+        total = torch.zeros(len(batch), device=batch.rows.device).index_add_(0, batch.rows, batch.values)
+        return (total / batch.counts.clamp_min(1))[:, None]
+
+    def branches(self, batch: Batch) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
+        """Return V_vae, V_deep, both (B, n_items), and the KL divergence, (B,); None for what is not there.
+
+        The two are what is predicted beyond the items' and users' means. A dense layer over plain ratings, all of
+        them near 4, would answer every step of its weights with a shift of all predictions.
+        """
+        shift = self.shift(batch)
+        values = batch.values - (shift[batch.rows, 0] if isinstance(shift, Tensor) else shift)
+        shared = torch.relu(self.input.bag(batch, values) + self.input.bias)
+        vae = deep = kl = None
+        if self.config["branches"] != "deep":
+            mu, logvar = self.posterior(self.to_code(shared)).chunk(2, dim=-1)
+            kl = gaussian_kl(mu, logvar)
+            z = sample_gaussian(mu, logvar) if self.training else mu
+            vae = self.vae_output(self.decoder(z))
+        if self.config["branches"] != "vae":
+            deep = self.deep_output(self.deep(shared))
+        return vae, deep, kl
+
+    def combine(self, vae: Tensor | None, deep: Tensor | None) -> Tensor:
+        """Return the fused prediction, (B, n_items), still without the means."""
+        if vae is None or deep is None:
+            return deep if vae is None else vae
+        return self.fuse(torch.cat([vae, deep], 1)) if self.config["fusion"] == "concat" else 0.5 * (vae + deep)
+
+    def loss(self, batch: Batch, progress: float) -> tuple[Tensor, dict]:
+        """Return the batch mean of L_rec + beta L_KL + L_deep, and its terms per user."""
+        vae, deep, kl = self.branches(batch)
+        means = self.base + self.shift(batch)
+
+        def error(prediction: Tensor) -> Tensor:
+            squares = observed_squared_error(prediction + means, batch)
+            squares = squares / batch.counts.clamp_min(1) if self.config["error"] == "mean" else squares
+            return squares.mean()
+
+        terms = {"error": error(self.combine(vae, deep))}
+        loss = terms["error"]
+        if kl is not None:
+            terms["rate"] = kl.mean()
+            loss = loss + linear_annealing(progress, self.config["beta"], self.config["anneal"]) * terms["rate"]
+        if vae is not None and deep is not None:
+            terms["deep"] = error(deep)
+            loss = loss + terms["deep"]
+        penalised = self.deep if self.config["penalised"] == "deep" and deep is not None else self
+        if self.config["penalty"] > 0 and not (self.config["penalised"] == "deep" and deep is None):
+            squares = [p.square().sum() for p in penalised.parameters() if p.ndim == 2]
+            loss = loss + self.config["penalty"] * torch.stack(squares).sum()
+        return loss, terms
+
+    def phases(self) -> list[Phase]:
+        """One phase over all weights, with RMSprop."""
+        return [Phase("all", list(self.parameters()), self.loss, lr=self.config["lr"], optimiser="rmsprop")]
+
+    def scores(self, batch: Batch) -> Tensor:
+        """Return the ratings at the posterior mean, (B, n_items)."""
+        vae, deep, _ = self.branches(batch)
+        return self.combine(vae, deep) + self.base + self.shift(batch)
+
+    @torch.no_grad()
+    def rates_per_dimension(self, train: Interactions) -> Tensor:
+        """Return the mean KL divergence of each latent dimension over users, (latent,), in nats."""
+        total = 0.0
+        for batch in train.to(self.device).batches(500):
+            shift = self.shift(batch)
+            values = batch.values - (shift[batch.rows, 0] if isinstance(shift, Tensor) else shift)
+            shared = torch.relu(self.input.bag(batch, values) + self.input.bias)
+            mu, logvar = self.posterior(self.to_code(shared)).chunk(2, dim=-1)
+            total = total + gaussian_kl(mu, logvar, per_dimension=True).sum(0)
+        return total / train.n_users
+
+
+class DeepAE(HyVAE):
+    """Hy-VAE's deep branch alone (Table III)."""
+
+    slug = "deepae"
+    about = "the deep autoencoder of Hy-VAE alone"
+    defaults: ClassVar = {"branches": "deep"}
+
+
+class RatingVAE(HyVAE):
+    """Hy-VAE's variational branch alone (Table III)."""
+
+    slug = "vae"
+    about = "the variational branch of Hy-VAE alone"
+    defaults: ClassVar = {"branches": "vae"}

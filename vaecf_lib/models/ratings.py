@@ -1,0 +1,87 @@
+"""What the models of ratings share."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from ..data import Batch, Interactions
+from ..errors import ConfigError
+from .base import Model
+
+DAMPING = 5.0
+
+
+def check_ratings(train: Interactions) -> None:
+    """Refuse clicks where ratings are needed.
+
+    Raises:
+        ConfigError: ``train`` has no values.
+    """
+    if train.values is None:
+        raise ConfigError("this system predicts ratings, and the data are clicks: use the ratings protocol")
+
+
+def row_means(matrix: Interactions, damping: float = DAMPING) -> Tensor:
+    """Return each row's mean rating, (n_rows,), drawn towards the global mean as by ``damping`` ratings of it."""
+    overall = matrix.values.mean()
+    rows, _ = matrix.pairs()
+    total = torch.zeros(matrix.n_users, device=matrix.device).index_add_(0, rows, matrix.values - overall)
+    return overall + total / (matrix.counts + damping)
+
+
+class RatingModel(Model):
+    """A system that predicts ratings on the scale of the data."""
+
+    rates: ClassVar[bool] = True
+
+    def prepare(self, train: Interactions) -> None:
+        """Check that there are ratings."""
+        check_ratings(train)
+
+
+class TransductiveModel(RatingModel):
+    """A system that knows the users it was trained on, by their row, and no others.
+
+    Its weights depend on the number of users: it is ``n_users`` of its config, taken from the training data at
+    the first :meth:`prepare`, which calls :meth:`build` then.
+    """
+
+    def __init__(self, n_items: int, n_users: int | None = None, **options):
+        super().__init__(n_items, n_users=n_users, **options)
+        if n_users is not None:
+            self._build(n_users)
+
+    def build(self, n_users: int) -> None:
+        """Make all weights for ``n_users`` users; :meth:`reset_parameters` draws them."""
+        raise NotImplementedError
+
+    def _build(self, n_users: int) -> None:
+        with torch.random.fork_rng(devices=[]):  # so that a first fit draws what a second one would
+            self.build(n_users)
+        self.reset_parameters()
+
+    def prepare(self, train: Interactions) -> None:
+        """Check the ratings and the number of users; make the weights if there are none yet."""
+        super().prepare(train)
+        if self.config["n_users"] is None:
+            self.config["n_users"] = train.n_users
+            self._build(train.n_users)
+            self.to(train.device)
+        elif self.config["n_users"] != train.n_users:
+            raise ConfigError(
+                f"the model knows {self.config['n_users']} users, the data have {train.n_users}: build a new one"
+            )
+
+    def check_users(self, batch: Batch) -> Tensor:
+        """Return the batch's users.
+
+        Raises:
+            ConfigError: the model was never fitted, or a user is not among those it was trained on.
+        """
+        n_users = self.config["n_users"]
+        if n_users is None or (len(batch) and int(batch.users.max()) >= n_users):
+            raise ConfigError(f"{self.slug} rates only for the users it was trained on: fit it on data with them")
+        return batch.users

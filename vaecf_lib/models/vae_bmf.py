@@ -1,0 +1,327 @@
+"""VAE-BMF: Bayesian matrix factorisation with an encoder on either side, Jin et al."""
+
+from __future__ import annotations
+
+from itertools import pairwise
+
+import torch
+from torch import Tensor, nn
+
+from ..data import Batch, Block, BlockSweep, Interactions, RowSweep
+from ..errors import ConfigError
+from ..maths import gaussian_kl
+from ..nn import SparseInput
+from .base import Phase
+from .ratings import TransductiveModel, row_means
+
+
+def _dense(widths: list[int]) -> nn.Sequential:
+    return nn.Sequential(*(part for a, b in pairwise(widths) for part in (nn.Linear(a, b), nn.ReLU())))
+
+
+class Tower(nn.Module):
+    """From a row of ratings, and the embeddings of what was rated, to one vector (Eq. 8 and Sec. 3.2).
+
+    The latent input of the paper is the concatenation of all J embeddings, zero where nothing was rated: a vector of
+    J K numbers for every row. It is never built. Its first layer is a sum over the rated items of
+    P_j = v_j Phi_j, so that P, (J, width), is computed once and summed like any sparse input.
+    """
+
+    def __init__(
+        self, n_inputs: int, latent_dim: int, data_dim: int, hidden: int, data_layers: int, layers: int,
+        data_input: bool, feedback: bool,
+    ):  # fmt: skip
+        super().__init__()
+        widths = [hidden] * data_layers + [data_dim]
+        if data_input:
+            self.data, self.data_rest = SparseInput(n_inputs, widths[0], dropout=0.0), _dense(widths)
+        if feedback:
+            self.phi = nn.Parameter(torch.empty(n_inputs, latent_dim, widths[0]))
+            self.phi_bias = nn.Parameter(torch.empty(widths[0]))
+            self.latent_rest = _dense(widths)
+        joined = [data_dim * (data_input + feedback)] + [hidden] * layers
+        self.head, self.output = _dense(joined), nn.Linear(joined[-1], latent_dim)
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        """Draw all weights as torch's linear layers do, by the number of their inputs."""
+        for module in (*self.head, self.output, *getattr(self, "data_rest", ()), *getattr(self, "latent_rest", ())):
+            if isinstance(module, nn.Linear):
+                module.reset_parameters()
+        if hasattr(self, "data"):
+            limit = self.data.weight.shape[0] ** -0.5
+            nn.init.uniform_(self.data.weight, -limit, limit)
+            nn.init.uniform_(self.data.bias, -limit, limit)
+        if hasattr(self, "phi"):
+            limit = (self.phi.shape[0] * self.phi.shape[1]) ** -0.5
+            nn.init.uniform_(self.phi, -limit, limit)
+            nn.init.uniform_(self.phi_bias, -limit, limit)
+
+    def forward(self, batch: Batch, values: Tensor, embeddings: Tensor) -> Tensor:
+        """Return (B, latent_dim) from the rows' entries ``values`` (n,) and all ``embeddings`` (n_inputs, K)."""
+        parts = []
+        if hasattr(self, "data"):
+            parts.append(self.data_rest(torch.relu(self.data.bag(batch, values) + self.data.bias)))
+        if hasattr(self, "phi"):
+            table = torch.einsum("jk,jkm->jm", embeddings, self.phi)
+            total = nn.functional.embedding_bag(batch.items, table, batch.offsets, mode="sum")
+            parts.append(self.latent_rest(torch.relu(total + self.phi_bias)))
+        return self.output(self.head(torch.cat(parts, -1)))
+
+
+class Attention(nn.Module):
+    """A row looks at the embeddings of what it has rated: c = sum_j a_j v_j (Eq. 9-10), and mixes c in linearly."""
+
+    def __init__(self, latent_dim: int, kind: str, scope: str):
+        super().__init__()
+        self.kind, self.scope = kind, scope
+        self.theta = nn.Parameter(torch.empty(latent_dim, latent_dim))
+        self.mix = nn.Linear(2 * latent_dim, latent_dim)
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        """Draw all weights anew; mixing starts with the row's own vector."""
+        nn.init.normal_(self.theta, std=self.theta.shape[0] ** -0.5)
+        with torch.no_grad():
+            self.mix.reset_parameters()
+            self.mix.weight.mul_(0.1)
+            self.mix.weight[:, : self.theta.shape[0]] += torch.eye(self.theta.shape[0], device=self.theta.device)
+
+    def weights(self, scores: Tensor, rows: Tensor, n_rows: int) -> Tensor:
+        """Return a_j, (n,), that add up to one within each row, from ``scores`` (n,)."""
+
+        def per_row(values: Tensor) -> Tensor:
+            return torch.zeros(n_rows, device=values.device, dtype=values.dtype).index_add(0, rows, values)
+
+        if self.kind == "softmax":
+            top = torch.full((n_rows,), -torch.inf, device=scores.device, dtype=scores.dtype)
+            top = top.scatter_reduce(0, rows, scores.detach(), "amax")
+            scores = torch.exp(scores - top[rows])
+            return scores / per_row(scores)[rows]
+        total = per_row(scores)  # "paper": a sum of signed scores, which may come close to zero
+        guarded = torch.where(total.abs() < 1e-3, torch.where(total < 0, -1e-3, 1e-3), total)
+        return scores / guarded[rows]
+
+    def forward(self, own: Tensor, batch: Batch, embeddings: Tensor) -> Tensor:
+        """Return the row's vectors, (B, K), after a look at what they rated, or at everything."""
+        query = own @ self.theta
+        if self.scope == "all":
+            scores = query @ embeddings.T
+            total = scores.sum(-1, keepdim=True)
+            guarded = torch.where(total.abs() < 1e-3, torch.where(total < 0, -1e-3, 1e-3), total)
+            share = torch.softmax(scores, -1) if self.kind == "softmax" else scores / guarded
+            context = share @ embeddings
+        else:
+            rated = embeddings[batch.items]
+            share = self.weights((query[batch.rows] * rated).sum(-1), batch.rows, len(batch))
+            context = torch.zeros_like(own).index_add(0, batch.rows, share[:, None] * rated)
+        return self.mix(torch.cat([own, context], -1))
+
+
+class Side(nn.Module):
+    """The encoder of the users, or of the items: separate networks for the mean and for the variance in (0, 1)."""
+
+    def __init__(self, n_inputs: int, config: dict):
+        super().__init__()
+        shape = [config[k] for k in ("latent_dim", "data_dim", "hidden", "data_layers", "layers")]
+        self.mean, self.variance = (Tower(n_inputs, *shape, config["data_input"], config["feedback"]) for _ in range(2))
+        if config["attention"] is not None:
+            self.look_mean, self.look_variance = (
+                Attention(config["latent_dim"], config["attention"], config["scope"]) for _ in range(2)
+            )
+
+    def forward(self, batch: Batch, values: Tensor, embeddings: Tensor) -> tuple[Tensor, Tensor]:
+        """Return mu and log sigma^2, each (B, latent_dim)."""
+        mu, raw = self.mean(batch, values, embeddings), self.variance(batch, values, embeddings)
+        if hasattr(self, "look_mean"):
+            mu, raw = self.look_mean(mu, batch, embeddings), self.look_variance(raw, batch, embeddings)
+        return mu, nn.functional.logsigmoid(raw)
+
+
+class VAEBMF(TransductiveModel):
+    """Ratings are <u_i, v_j>; both factors have Gaussian posteriors, from encoders that read each other's samples.
+
+    Maximises Q = E[log p(X|U, V)] - beta_u sum_i KL_i - beta_v sum_j KL_j (Eq. 7) over blocks of users and items.
+    The samples U and V that feed the encoders are constants within an iteration and drawn anew after it.
+
+    Args:
+        n_items: number of items.
+        latent_dim: K; data_dim: K', the width at which data and latent part meet; hidden: neurons of a hidden layer.
+        data_layers: L', hidden layers of each part; layers: L, hidden layers after they meet.
+        beta_u, beta_v: weights of the two divergences.
+        attention: None, "paper" (scores divided by their sum, guarded) or "softmax"; scope: "rated" or "all".
+        feedback: read the other side's embeddings; data_input: read the ratings. (Table 4 switches them off.)
+        kl: "once", each user's and each item's divergence counts once an iteration, as in Eq. 7; or "per_block", as
+            the listing counts it, once for each block.
+        updates: "nested" blocks, or "sequential", first users, then items, with the other side held fixed.
+        offset: what is subtracted from a rating: "items", the item's shrunken mean, "mean", the global one, or
+            "none", as printed.
+        users_per_block, items_per_block: size of the blocks.
+        lr: Adam's step size.
+        n_users: taken from the data.
+    """
+
+    slug = "vae-bmf"
+    about = "two-sided VAE for matrix factorisation with cross feedback (Jin et al.)"
+    by_user: Interactions | None = None
+    by_item: Interactions | None = None
+
+    def __init__(
+        self,
+        n_items: int,
+        latent_dim: int = 10,
+        data_dim: int = 25,
+        hidden: int = 50,
+        data_layers: int = 1,
+        layers: int = 0,
+        beta_u: float = 0.01,
+        beta_v: float = 0.01,
+        attention: str | None = "softmax",
+        scope: str = "rated",
+        feedback: bool = True,
+        data_input: bool = True,
+        kl: str = "once",
+        updates: str = "nested",
+        offset: str = "items",
+        users_per_block: int = 500,
+        items_per_block: int = 500,
+        lr: float = 2e-3,
+        n_users: int | None = None,
+    ):
+        options = {name: value for name, value in locals().items() if name not in ("self", "n_items", "__class__")}
+        for name, known in (
+            ("attention", (None, "paper", "softmax")),
+            ("scope", ("rated", "all")),
+            ("kl", ("once", "per_block")),
+            ("updates", ("nested", "sequential")),
+            ("offset", ("items", "mean", "none")),
+        ):
+            if options[name] not in known:
+                raise ConfigError(f"{name}={options[name]!r}: choose {' or '.join(map(repr, known))}")
+        if not (feedback or data_input):
+            raise ConfigError("feedback=False and data_input=False leave the encoders nothing to read")
+        if not feedback:  # the attention looks at the fed-back embeddings
+            options["attention"] = None
+        del options["n_users"]
+        super().__init__(n_items, n_users, **options)
+
+    def build(self, n_users: int) -> None:
+        """Make all weights."""
+        self.users, self.items = Side(self.n_items, self.config), Side(n_users, self.config)
+        k = self.config["latent_dim"]
+        for name, size in (("u", n_users), ("v", self.n_items)):
+            self.register_buffer(f"{name}_sample", torch.zeros(size, k))  # what the other side reads
+            self.register_buffer(f"{name}_mean", torch.zeros(size, k))  # what predicts
+        self.register_buffer("base", torch.zeros(self.n_items))
+
+    def reset_parameters(self) -> None:
+        """Draw all weights anew, and the first embeddings from N(0, I)."""
+        if self.config["n_users"] is not None:
+            super().reset_parameters()
+            for buffer in (self.u_sample, self.v_sample):
+                buffer.normal_()
+
+    def prepare(self, train: Interactions) -> None:
+        """Note the ratings by user and by item, and what is subtracted from them."""
+        super().prepare(train)
+        if self.config["offset"] == "items":
+            self.base.copy_(row_means(train.transposed()))
+        elif self.config["offset"] == "mean":
+            self.base.fill_(train.values.mean())
+        self.by_user, self.by_item = train, train.transposed()
+
+    # --- the two encoders --------------------------------------------------------------------------------------
+
+    def encode_users(self, batch: Batch) -> tuple[Tensor, Tensor]:
+        """Return mu and log sigma^2 of q(u_i | V_i, X_i) for rows of the data, each (B, K)."""
+        return self.users(batch, batch.values - self.base[batch.items], self.v_sample)
+
+    def encode_items(self, batch: Batch) -> tuple[Tensor, Tensor]:
+        """Return mu and log sigma^2 of q(v_j | U_j, X_j) for rows of the transposed data, each (C, K)."""
+        return self.items(batch, batch.values - self.base[batch.users][batch.rows], self.u_sample)
+
+    @torch.no_grad()
+    def resample(self) -> None:
+        """Draw the embeddings that the encoders read in the next iteration, and note the means that predict."""
+        for encode, matrix, mean in (
+            (self.encode_users, self.by_user, self.u_mean),
+            (self.encode_items, self.by_item, self.v_mean),
+        ):
+            parts = [encode(batch) for batch in matrix.batches(1000)]
+            mu, logvar = (torch.cat(part) for part in zip(*parts, strict=True))
+            mean.copy_(mu)
+            sample = mu + torch.exp(0.5 * logvar) * torch.randn_like(mu)
+            # Users are encoded with the old V, items with the old U: both are replaced when both are known.
+            if mean is self.u_mean:
+                new_u = sample
+        self.u_sample.copy_(new_u)
+        self.v_sample.copy_(sample)
+
+    # --- losses ------------------------------------------------------------------------------------------------
+
+    def loss(self, block: Block, progress: float) -> tuple[Tensor, dict]:
+        """Return -Q's share of this block, per rating of a mean block."""
+        sweep = self._blocks()
+        user_batches, item_batches = sweep.counts()
+        (mu, logvar), (nu, logtau) = (
+            self.encode_users(self.by_user.rows(block.users)),
+            self.encode_items(self.by_item.rows(block.items)),
+        )
+        u = mu + torch.exp(0.5 * logvar) * torch.randn_like(mu)
+        v = nu + torch.exp(0.5 * logtau) * torch.randn_like(nu)
+        predicted = self.base[block.items][block.columns] + (u[block.rows] * v[block.columns]).sum(-1)
+        error = (predicted - block.values).square().sum()
+        once = self.config["kl"] == "once"
+        kl_u = gaussian_kl(mu, logvar).sum() / (item_batches if once else 1)
+        kl_v = gaussian_kl(nu, logtau).sum() / (user_batches if once else 1)
+        scale = self.by_user.nnz / (user_batches * item_batches)
+        loss = (0.5 * error + self.config["beta_u"] * kl_u + self.config["beta_v"] * kl_v) / scale
+        return loss, {"error": error / max(len(block), 1), "kl_u": kl_u / len(mu), "kl_v": kl_v / len(nu)}
+
+    def users_loss(self, batch: Batch, progress: float) -> tuple[Tensor, dict]:
+        """Return -Q's share of some users with V held fixed, per rating (``updates="sequential"``)."""
+        mu, logvar = self.encode_users(batch)
+        u = mu + torch.exp(0.5 * logvar) * torch.randn_like(mu)
+        predicted = self.base[batch.items] + (u[batch.rows] * self.v_sample[batch.items]).sum(-1)
+        return self._one_side(predicted - batch.values, gaussian_kl(mu, logvar).sum(), self.config["beta_u"])
+
+    def items_loss(self, batch: Batch, progress: float) -> tuple[Tensor, dict]:
+        """Return -Q's share of some items with U held fixed, per rating (``updates="sequential"``)."""
+        mu, logvar = self.encode_items(batch)
+        v = mu + torch.exp(0.5 * logvar) * torch.randn_like(mu)
+        predicted = self.base[batch.users][batch.rows] + (v[batch.rows] * self.u_sample[batch.items]).sum(-1)
+        return self._one_side(predicted - batch.values, gaussian_kl(mu, logvar).sum(), self.config["beta_v"])
+
+    @staticmethod
+    def _one_side(error: Tensor, kl: Tensor, beta: float) -> tuple[Tensor, dict]:
+        n = max(len(error), 1)
+        return (0.5 * error.square().sum() + beta * kl) / n, {"error": error.square().sum() / n}
+
+    def _blocks(self) -> BlockSweep:
+        return BlockSweep(self.by_user, self.config["users_per_block"], self.config["items_per_block"])
+
+    def phases(self) -> list[Phase]:
+        """One phase over all blocks, then new samples; or the users' side and the items' side in turn."""
+        lr = self.config["lr"]
+        if self.config["updates"] == "nested":
+            parameters = list(self.parameters())
+            return [Phase("all", parameters, self.loss, lr=lr, sweep=self._blocks(), after=self.resample)]
+        users, items = (
+            RowSweep(self.by_user, self.config["users_per_block"]),
+            RowSweep(self.by_item, self.config["items_per_block"]),
+        )
+        return [
+            Phase("users", list(self.users.parameters()), self.users_loss, lr=lr, sweep=users, after=self.resample),
+            Phase("items", list(self.items.parameters()), self.items_loss, lr=lr, sweep=items, after=self.resample),
+        ]
+
+    # --- prediction --------------------------------------------------------------------------------------------
+
+    def scores(self, batch: Batch) -> Tensor:
+        """Return the ratings at the posterior means, (B, n_items)."""
+        return self.base + self.u_mean[self.check_users(batch)] @ self.v_mean.T
+
+    def pair_scores(self, batch: Batch, rows: Tensor, items: Tensor) -> Tensor:
+        """Return the ratings of single items, (n,)."""
+        users = self.check_users(batch)[rows]
+        return self.base[items] + (self.u_mean[users] * self.v_mean[items]).sum(-1)
