@@ -88,6 +88,15 @@ def test_reproduce_plans_a_papers_table():
     assert plan[0][1:3] == ("strong", {"n_heldout": 10_000})
 
 
+def test_rows_of_a_study_are_chosen_by_their_names():
+    plan = list(ledger._plan("book", "recvae", "ml-1m", ["recvae, n_choose_k"], RESULTS))
+    assert [row[3:] for row in plan] == [("recvae, n_choose_k", "recvae", {"likelihood": "n_choose_k"})]
+    with pytest.raises(
+        vc.ConfigError, match=r"study 'recvae' has no row 'mult-vae'\. Known: recvae; recvae, n_choose_k"
+    ):
+        list(ledger._plan("book", "recvae", None, ["mult-vae"], RESULTS))
+
+
 def test_summary_counts_and_compares(tmp_path):
     (tmp_path / "measured").mkdir()
     (tmp_path / "reported.json").write_text((RESULTS / "reported.json").read_text())

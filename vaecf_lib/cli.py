@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import sys
 import warnings
 from pathlib import Path
@@ -144,7 +145,9 @@ def reproduce(
     paper: Annotated[str, typer.Argument(help="recvae, sivae, hyvae, vaegan, vae_bmf; or book for our own studies")],
     table: Annotated[str, typer.Argument(help="the table's number as printed, or the study's name")],
     dataset: Annotated[str | None, typer.Option(help="one data set instead of all in the table")] = None,
-    models: Annotated[str | None, typer.Option(help="slugs, or labels of a study; separated by ;")] = None,
+    models: Annotated[
+        str | None, typer.Option(help="slugs, or rows of a study; commas between, without spaces")
+    ] = None,
     seeds: Annotated[str, typer.Option(help="comma-separated")] = "0,1,2",
     epochs: int = 100,
     device: str = "auto",
@@ -155,7 +158,7 @@ def reproduce(
         paper,
         table,
         dataset=dataset,
-        models=models.split(";") if models else None,
+        models=re.split(",(?! )", models) if models else None,  # a row's own name may hold ", "
         seeds=[int(s) for s in seeds.split(",")],
         epochs=epochs,
         device=device,

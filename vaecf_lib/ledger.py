@@ -120,6 +120,9 @@ def _plan(paper: str, table: str, dataset: str | None, models: list[str] | None,
         if table not in STUDIES:
             raise ConfigError(f"no study {table!r}. Known: {', '.join(STUDIES)}")
         study = STUDIES[table]
+        unknown = sorted(set(models or ()) - set(study["rows"]))
+        if unknown:
+            raise ConfigError(f"study {table!r} has no row {unknown[0]!r}. Known: {'; '.join(study['rows'])}")
         for name in [dataset] if dataset else study["settings"]:
             for label, (slug, options) in study["rows"].items():
                 if models is None or label in models:

@@ -79,7 +79,7 @@ def test_surrogate_rises_with_k_to_the_elbo():
     assert values[-1][0] > known_elbo() - 0.03
 
 
-def test_without_its_own_component_the_surrogate_is_an_upper_bound():
+def test_without_its_own_component_it_is_an_upper_bound():
     for k in (1, 10, 50):
         value, error = surrogate(k, own=False)
         assert value > known_elbo() + 4 * error

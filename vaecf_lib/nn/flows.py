@@ -34,7 +34,7 @@ class InverseAutoregressiveFlow(nn.Module):
             self.outer.bias[: len(self.outer.bias) // 2] = 2.0
 
     def forward(self, z: Tensor) -> tuple[Tensor, Tensor]:
-        """Return z1, (B, latent_dim), and log |det dz1/dz0|, (B,)."""
+        """Return z1, (B, latent_dim), and the log of its determinant dz1/dz0, (B,)."""
         hidden = torch.tanh(nn.functional.linear(z, self.in_mask * self.inner.weight, self.inner.bias))
         gate, m = nn.functional.linear(hidden, self.out_mask * self.outer.weight, self.outer.bias).chunk(2, dim=-1)
         s = torch.sigmoid(gate)
