@@ -208,7 +208,7 @@ def t_state(split, steps: int) -> dict:
     }
 
 
-D_EPOCHS, D_BETAS = (1, 2, 4, 6, 8, 10, 14, 20), (0.2, 5)
+D_EPOCHS, D_BETAS = (1, 2, 4, 6, 8, 10, 14, 20), (0.2, 1, 5)
 
 
 class _Watched(vc.models.VAEGANAvbDC):
