@@ -64,7 +64,7 @@ class PairModel(TransductiveModel):
 
     def ratings(self, users: Tensor, items: Tensor) -> Tensor:
         """Return predictions, (n,), for users and items (n,)."""
-        raise NotImplementedError
+        raise TypeError(f"{type(self).__name__} does not implement ratings()")
 
     def squares(self, pairs: Pairs) -> Tensor:
         """Return the mean squared norm of the embeddings of these ratings' users and items."""

@@ -56,7 +56,7 @@ class TransductiveModel(RatingModel):
 
     def build(self, n_users: int) -> None:
         """Make all weights for ``n_users`` users; :meth:`reset_parameters` draws them."""
-        raise NotImplementedError
+        raise TypeError(f"{type(self).__name__} does not implement build()")
 
     def _build(self, n_users: int) -> None:
         with torch.random.fork_rng(devices=[]):  # so that a first fit draws what a second one would
