@@ -111,7 +111,7 @@ def run_experiment(
             name: {"mean": e.mean, "ci": None if e.n_users == 1 else e.ci, "n_users": e.n_users}
             for name, e in estimates.items()
         },
-        "validation": {run.metric: best[run.metric]} if run.metric in (best := run.best) else None,
+        "validation": {run.metric: run.best[run.metric]} if run.metric in run.best else None,
         "users_without_targets": split.test.n_without_targets,
         "seconds_per_epoch": run.seconds_per_epoch if run.history else None,
         "epochs": len(run.history),

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from itertools import pairwise
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -11,7 +10,7 @@ from torch import Tensor, nn
 from ..data import Batch, Interactions, Pairs, PairSweep, RowSweep
 from ..errors import ConfigError
 from ..maths import gaussian_kl, linear_annealing, observed_squared_error, sample_gaussian
-from ..models.base import Phase
+from ..models.base import Phase, penalised
 from ..models.mult_vae import MultDAE, MultVAE
 from ..models.ratings import RatingModel, TransductiveModel, row_means
 from ..nn import SparseInput
@@ -291,7 +290,7 @@ class AutoRecU(RatingModel):
 
     def phases(self) -> list[Phase]:
         """One phase; weights are penalised, biases are not."""
-        return [Phase("all", _penalised(self, self.config["penalty"]), self.loss, lr=self.config["lr"])]
+        return [Phase("all", penalised(self.parameters(), self.config["penalty"]), self.loss, lr=self.config["lr"])]
 
 
 class AutoRecI(TransductiveModel):
@@ -348,7 +347,15 @@ class AutoRecI(TransductiveModel):
     def phases(self) -> list[Phase]:
         """One phase over batches of items."""
         sweep = RowSweep(self.by_item, self.config["items_per_batch"])
-        return [Phase("all", _penalised(self, self.config["penalty"]), self.loss, lr=self.config["lr"], sweep=sweep)]
+        return [
+            Phase(
+                "all",
+                penalised(self.parameters(), self.config["penalty"]),
+                self.loss,
+                lr=self.config["lr"],
+                sweep=sweep,
+            )
+        ]
 
     def scores(self, batch: Batch) -> Tensor:
         """Return the ratings, (B, n_items)."""
@@ -357,13 +364,6 @@ class AutoRecI(TransductiveModel):
             raise ConfigError("autorec-i reads the training ratings when it predicts: call prepare(split.train) first")
         codes = torch.cat([self.codes(items) for items in self.by_item.batches(500)])
         return nn.functional.linear(codes, self.output.weight[users], self.output.bias[users]).T
-
-
-def _penalised(model: nn.Module, penalty: float) -> list[dict[str, Any]]:
-    """Return Adam's groups: matrices with the weight decay whose gradient is that of penalty ||W||^2, and the rest."""
-    matrices = [p for p in model.parameters() if p.ndim == 2]
-    others = [p for p in model.parameters() if p.ndim != 2]
-    return [{"params": matrices, "weight_decay": 2 * penalty}, {"params": others}]
 
 
 class DAECF(MultDAE):
@@ -453,7 +453,7 @@ class CDAE(TransductiveModel):
 
     def phases(self) -> list[Phase]:
         """One phase; weights and nodes are penalised, biases are not."""
-        return [Phase("all", _penalised(self, self.config["penalty"]), self.loss, lr=self.config["lr"])]
+        return [Phase("all", penalised(self.parameters(), self.config["penalty"]), self.loss, lr=self.config["lr"])]
 
 
 class MacridVAE(RatingModel):

@@ -8,6 +8,7 @@ from .divergences import (
     gaussian_mixture_log_prob,
     maximum_mean_discrepancy,
     sample_gaussian,
+    standard_normal_log_prob,
 )
 from .likelihoods import (
     LIKELIHOODS,
@@ -39,4 +40,5 @@ __all__ = [
     "observed_squared_error",
     "rating_log_prob",
     "sample_gaussian",
+    "standard_normal_log_prob",
 ]

@@ -13,6 +13,11 @@ def gaussian_log_prob(z: Tensor, mu: Tensor, logvar: Tensor) -> Tensor:
     return -0.5 * ((z - mu) ** 2 * torch.exp(-logvar) + logvar + math.log(2 * math.pi)).sum(-1)
 
 
+def standard_normal_log_prob(z: Tensor) -> Tensor:
+    """Return log N(z | 0, I), shape (...,) for z (..., latent_dim)."""
+    return -0.5 * (z * z + math.log(2 * math.pi)).sum(-1)
+
+
 def gaussian_kl(mu: Tensor, logvar: Tensor, per_dimension: bool = False) -> Tensor:
     """Return KL[N(mu, diag exp(logvar)) || N(0, I)] in closed form (Kingma and Welling 2014, App. B).
 
@@ -29,7 +34,7 @@ def gaussian_kl_monte_carlo(z: Tensor, mu: Tensor, logvar: Tensor) -> Tensor:
 
     Its mean over z ~ q is the divergence; one sample can be negative.
     """
-    return gaussian_log_prob(z, mu, logvar) - gaussian_log_prob(z, torch.zeros_like(mu), torch.zeros_like(mu))
+    return gaussian_log_prob(z, mu, logvar) - standard_normal_log_prob(z)
 
 
 def sample_gaussian(mu: Tensor, logvar: Tensor) -> Tensor:

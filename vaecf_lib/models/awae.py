@@ -5,15 +5,15 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from ..data import Batch, Interactions
+from ..data import Batch
 from ..errors import ConfigError
 from ..maths import maximum_mean_discrepancy
 from ..nn import SparseInput, init_linear
-from .base import Model, Phase
-from .mult_vae import check_clicks, check_likelihood
+from .base import Phase
+from .likelihood import LikelihoodModel
 
 
-class AWAE(Model):
+class AWAE(LikelihoodModel):
     """I-600-200-600-I autoencoder; the codes of a batch *together* are drawn towards N(0, I), and each to be sparse.
 
     Minimises the mean of -log p(x | z) + mmd MMD^2[codes, N(0, I)] + l1 ||z||_1 with a deterministic z. No code
@@ -47,7 +47,7 @@ class AWAE(Model):
         super().__init__(n_items, **options)
         if mmd < 0 or l1 < 0 or not 0 <= dropout < 1:
             raise ConfigError(f"mmd={mmd}, l1={l1}, dropout={dropout}: need weights >= 0 and dropout in [0, 1)")
-        self.log_prob = check_likelihood(likelihood)
+        self.use_likelihood(likelihood)
         self.input = SparseInput(n_items, hidden, dropout)
         self.code = nn.Linear(hidden, latent_dim)
         self.hidden = nn.Linear(latent_dim, hidden)
@@ -59,10 +59,6 @@ class AWAE(Model):
         super().reset_parameters()
         for layer in (self.code, self.hidden, self.output):
             init_linear(layer.weight, layer.bias)
-
-    def prepare(self, train: Interactions) -> None:
-        """Check that the interactions suit the likelihood."""
-        check_clicks(self.config["likelihood"], train)
 
     def encode(self, batch: Batch) -> Tensor:
         """Return the codes z, (B, latent_dim)."""

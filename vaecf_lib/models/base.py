@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, ClassVar
@@ -36,6 +36,18 @@ class Phase:
     after: Callable[[], None] | None = None
     optimiser: str = "adam"
     sweep: Sweep | None = None
+
+
+def penalised(parameters: Iterable[nn.Parameter], penalty: float) -> list[dict[str, Any]]:
+    """Return parameter groups for a loss with penalty ||W||^2 over the weight matrices; biases stay free.
+
+    The penalty acts as coupled weight decay of 2 ``penalty``, which has the same gradient.
+    """
+    matrices: list[nn.Parameter] = []
+    others: list[nn.Parameter] = []
+    for parameter in parameters:
+        (matrices if parameter.ndim == 2 else others).append(parameter)
+    return [{"params": matrices, "weight_decay": 2 * penalty}, {"params": others}]
 
 
 @contextmanager

@@ -121,12 +121,22 @@ class HyVAE(RatingModel):
         if self.config["missing"] == "user_mean":
             self.base.sub_(train.values.mean())
 
-    def shift(self, batch: Batch) -> Tensor | float:
-        """Return what is subtracted from a user's ratings, (B, 1): their mean, or nothing."""
+    def shift(self, batch: Batch) -> Tensor:
+        """Return what is subtracted from a user's ratings, (B, 1): their mean, or zero."""
         if self.config["missing"] == "zero":
-            return 0.0
+            return torch.zeros(len(batch), 1, device=batch.rows.device)
         total = torch.zeros(len(batch), device=batch.rows.device).index_add_(0, batch.rows, batch.values)
         return (total / batch.counts.clamp_min(1))[:, None]
+
+    def precode(self, batch: Batch) -> Tensor:
+        """Return the layer that both branches read, (B, hidden)."""
+        values = batch.values - self.shift(batch)[batch.rows, 0]
+        return torch.relu(self.input.bag(batch, values) + self.input.bias)
+
+    def encode(self, shared: Tensor) -> tuple[Tensor, Tensor]:
+        """Return mu and log sigma^2 of the variational branch from the pre-coded users, each (B, latent)."""
+        mu, logvar = self.posterior(self.to_code(shared)).chunk(2, dim=-1)
+        return mu, logvar
 
     def branches(self, batch: Batch) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
         """Return V_vae, V_deep, both (B, n_items), and the KL divergence, (B,); None for what is not there.
@@ -134,12 +144,10 @@ class HyVAE(RatingModel):
         The two are what is predicted beyond the items' and users' means. A dense layer over plain ratings, all of
         them near 4, would answer every step of its weights with a shift of all predictions.
         """
-        shift = self.shift(batch)
-        values = batch.values - (shift[batch.rows, 0] if isinstance(shift, Tensor) else shift)
-        shared = torch.relu(self.input.bag(batch, values) + self.input.bias)
+        shared = self.precode(batch)
         vae = deep = kl = None
         if self.config["branches"] != "deep":
-            mu, logvar = self.posterior(self.to_code(shared)).chunk(2, dim=-1)
+            mu, logvar = self.encode(shared)
             kl = gaussian_kl(mu, logvar)
             z = sample_gaussian(mu, logvar) if self.training else mu
             vae = self.vae_output(self.decoder(z))
@@ -171,8 +179,8 @@ class HyVAE(RatingModel):
         if vae is not None and deep is not None:
             terms["deep"] = error(deep)
             loss = loss + terms["deep"]
-        penalised = self.deep if self.config["penalised"] == "deep" and deep is not None else self
-        if self.config["penalty"] > 0 and not (self.config["penalised"] == "deep" and deep is None):
+        penalised = self if self.config["penalised"] == "all" else getattr(self, "deep", None)
+        if self.config["penalty"] > 0 and penalised is not None:
             squares = [p.square().sum() for p in penalised.parameters() if p.ndim == 2]
             loss = loss + self.config["penalty"] * torch.stack(squares).sum()
         return loss, terms
@@ -191,10 +199,7 @@ class HyVAE(RatingModel):
         """Return the mean KL divergence of each latent dimension over users, (latent,), in nats."""
         total = 0.0
         for batch in train.to(self.device).batches(500):
-            shift = self.shift(batch)
-            values = batch.values - (shift[batch.rows, 0] if isinstance(shift, Tensor) else shift)
-            shared = torch.relu(self.input.bag(batch, values) + self.input.bias)
-            mu, logvar = self.posterior(self.to_code(shared)).chunk(2, dim=-1)
+            mu, logvar = self.encode(self.precode(batch))
             total = total + gaussian_kl(mu, logvar, per_dimension=True).sum(0)
         return total / train.n_users
 

@@ -7,46 +7,13 @@ from torch import Tensor, nn
 
 from ..data import Batch, Interactions
 from ..errors import ConfigError
-from ..maths import LIKELIHOODS, gaussian_kl, linear_annealing, rating_log_prob, sample_gaussian
+from ..maths import gaussian_kl, linear_annealing, sample_gaussian
 from ..nn import SparseInput, init_linear
-from .base import Model, Phase
-from .ratings import check_ratings, row_means
+from .base import Phase, penalised
+from .likelihood import LikelihoodModel
 
 
-def check_likelihood(name: str):
-    """Return the log-probability function called ``name``: one of clicks, or "gaussian", of ratings.
-
-    Raises:
-        ConfigError: there is none.
-    """
-    known = LIKELIHOODS | {"gaussian": rating_log_prob}
-    if name not in known:
-        raise ConfigError(f"likelihood={name!r}: choose one of {', '.join(known)}")
-    return known[name]
-
-
-def check_clicks(likelihood: str, train: Interactions) -> None:
-    """Refuse weighted interactions where the likelihood is one of yes or no, and clicks where it is of ratings.
-
-    Raises:
-        ConfigError: ``train`` has values, and the likelihood is one of clicks; or it has none, and it is "gaussian".
-    """
-    if likelihood == "gaussian":
-        check_ratings(train)
-    elif train.values is not None and likelihood != "multinomial":
-        raise ConfigError(
-            f"likelihood={likelihood!r} is a model of clicks, not of ratings: use the strong or weak protocol"
-        )
-
-
-def start_at_means(bias: Tensor, likelihood: str, train: Interactions) -> None:
-    """Let the decoder's bias start at the items' mean ratings, where the likelihood is of ratings."""
-    if likelihood == "gaussian":
-        with torch.no_grad():
-            bias.copy_(row_means(train.transposed()))
-
-
-class MultVAE(Model):
+class MultVAE(LikelihoodModel):
     """I-600-200-600-I variational autoencoder with tanh layers.
 
     Minimises, per user, -E_q[log p(x|z)] + beta KL[q(z|x) || N(0, I)] with one reparametrised sample.
@@ -90,8 +57,7 @@ class MultVAE(Model):
         )
         if beta < 0 or not 0 <= anneal <= 1 or not 0 <= dropout < 1:
             raise ConfigError(f"beta={beta}, anneal={anneal}, dropout={dropout}: need beta >= 0 and shares in [0, 1]")
-        self.log_prob = check_likelihood(likelihood)
-        self.likelihood, self.rates = likelihood, likelihood == "gaussian"
+        self.use_likelihood(likelihood)
         self.beta, self.anneal, self.lr = beta, anneal, lr
         self.input = SparseInput(n_items, hidden, dropout)
         self.posterior = nn.Linear(hidden, 2 * latent_dim)
@@ -104,14 +70,6 @@ class MultVAE(Model):
         super().reset_parameters()
         for layer in (self.posterior, self.hidden, self.output):
             init_linear(layer.weight, layer.bias)
-
-    def prepare(self, train: Interactions) -> None:
-        """Check that the interactions suit the likelihood."""
-        check_clicks(self.likelihood, train)
-
-    def start(self, train: Interactions) -> None:
-        """Start at the items' mean ratings, if this is a model of ratings."""
-        start_at_means(self.output.bias, self.likelihood, train)
 
     def encode(self, batch: Batch) -> tuple[Tensor, Tensor]:
         """Return mu and log sigma^2 of q(z|x), each (B, latent_dim)."""
@@ -162,7 +120,7 @@ class MultVAE(Model):
         return self.decode(self.encode(batch)[0])
 
 
-class MultDAE(Model):
+class MultDAE(LikelihoodModel):
     """I-200-I denoising autoencoder with tanh code and multinomial likelihood.
 
     Args:
@@ -190,8 +148,7 @@ class MultDAE(Model):
         super().__init__(n_items, latent_dim=latent_dim, dropout=dropout, penalty=penalty, likelihood=likelihood, lr=lr)
         if penalty < 0 or not 0 <= dropout < 1:
             raise ConfigError(f"penalty={penalty}, dropout={dropout}: need penalty >= 0 and dropout in [0, 1)")
-        self.log_prob = check_likelihood(likelihood)
-        self.likelihood, self.rates = likelihood, likelihood == "gaussian"
+        self.use_likelihood(likelihood)
         self.penalty, self.lr = penalty, lr
         self.input = SparseInput(n_items, latent_dim, dropout)
         self.output = nn.Linear(latent_dim, n_items)
@@ -201,14 +158,6 @@ class MultDAE(Model):
         """Draw all weights anew."""
         super().reset_parameters()
         init_linear(self.output.weight, self.output.bias)
-
-    def prepare(self, train: Interactions) -> None:
-        """Check that the interactions suit the likelihood."""
-        check_clicks(self.likelihood, train)
-
-    def start(self, train: Interactions) -> None:
-        """Start at the items' mean ratings, if this is a model of ratings."""
-        start_at_means(self.output.bias, self.likelihood, train)
 
     def scores(self, batch: Batch) -> Tensor:
         """Return the logits, (B, n_items)."""
@@ -221,7 +170,4 @@ class MultDAE(Model):
 
     def phases(self) -> list[Phase]:
         """One phase; weights are penalised, biases are not."""
-        weights = [self.input.weight, self.output.weight]
-        biases = [self.input.bias, self.output.bias]
-        groups = [{"params": weights, "weight_decay": 2 * self.penalty}, {"params": biases}]
-        return [Phase("all", groups, self.loss, lr=self.lr)]
+        return [Phase("all", penalised(self.parameters(), self.penalty), self.loss, lr=self.lr)]

@@ -7,15 +7,21 @@ import copy
 import torch
 from torch import Tensor, nn
 
-from ..data import Batch, Interactions
+from ..data import Batch
 from ..errors import ConfigError
-from ..maths import composite_prior_log_prob, gaussian_log_prob, linear_annealing, sample_gaussian
+from ..maths import (
+    composite_prior_log_prob,
+    gaussian_log_prob,
+    linear_annealing,
+    sample_gaussian,
+    standard_normal_log_prob,
+)
 from ..nn import DenseEncoder, GaussianEncoder
-from .base import Model, Phase
-from .mult_vae import check_clicks, check_likelihood, start_at_means
+from .base import Phase
+from .likelihood import LikelihoodModel
 
 
-class RecVAE(Model):
+class RecVAE(LikelihoodModel):
     """Mult-VAE with a deep encoder, a prior that remembers, a KL weight per user, and alternating training.
 
     The defaults are the public code's, with every feature on; the five switches below turn them off one by one and
@@ -80,8 +86,7 @@ class RecVAE(Model):
             raise ConfigError(
                 "clean_decoder needs alternating training: the encoder sees the decoder's input otherwise"
             )
-        self.log_prob = check_likelihood(likelihood)
-        self.rates = likelihood == "gaussian"
+        self.use_likelihood(likelihood)
         encoder = DenseEncoder if architecture == "dense" else GaussianEncoder
         self.encoder = encoder(n_items, hidden, latent_dim, dropout)
         self.old_encoder = copy.deepcopy(self.encoder).requires_grad_(False)
@@ -100,14 +105,6 @@ class RecVAE(Model):
         super().reset_parameters()
         if self.config["old_start"] == "copy":
             self.update_prior()
-
-    def prepare(self, train: Interactions) -> None:
-        """Check that the interactions suit the likelihood."""
-        check_clicks(self.config["likelihood"], train)
-
-    def start(self, train: Interactions) -> None:
-        """Start at the items' mean ratings, if this is a model of ratings."""
-        start_at_means(self.output.bias, self.config["likelihood"], train)
 
     def update_prior(self) -> None:
         """phi_old <- phi: remember the posterior of this moment (Algorithm 1)."""
@@ -129,7 +126,7 @@ class RecVAE(Model):
     def log_prior(self, z: Tensor, batch: Batch) -> Tensor:
         """Return log p(z) or, with the composite prior, log p(z | phi_old, x), shape (B,)."""
         if not self.config["composite_prior"]:
-            return gaussian_log_prob(z, torch.zeros_like(z), torch.zeros_like(z))
+            return standard_normal_log_prob(z)
         with torch.no_grad():
             self.old_encoder.eval()  # the old posterior is that of the whole input
             mu_old, logvar_old = self.old_encoder(batch)

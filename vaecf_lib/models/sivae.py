@@ -5,17 +5,17 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from ..data import Batch, Interactions
+from ..data import Batch
 from ..errors import ConfigError
-from ..maths import gaussian_log_prob, gaussian_mixture_log_prob, linear_annealing, sample_gaussian
+from ..maths import gaussian_mixture_log_prob, linear_annealing, sample_gaussian, standard_normal_log_prob
 from ..nn import SparseInput, init_linear
-from .base import Model, Phase
-from .mult_vae import check_clicks, check_likelihood
+from .base import Phase
+from .likelihood import LikelihoodModel
 
 SCORING_DRAWS = 16
 
 
-class SIVAE(Model):
+class SIVAE(LikelihoodModel):
     """Mult-VAE whose encoder is fed noise: q(z|x) is a mixture of Gaussians with infinitely many components.
 
     Stochastic layers l_t = tanh(A_t l_{t-1} + C_t eps_t + W_t x), then mu and log sigma^2 from l_M and x (Eq. 12).
@@ -61,7 +61,7 @@ class SIVAE(Model):
                 f"layers={layers}, noise_dim={noise_dim}, n_mixing={n_mixing}, noise={noise!r}: need layers and "
                 "noise_dim >= 1, n_mixing >= 0 and noise 'gaussian' or 'bernoulli'"
             )
-        self.log_prob = check_likelihood(likelihood)
+        self.use_likelihood(likelihood)
         # One sparse product gives x's share of every layer and of the heads: it does not depend on the noise.
         self.input = SparseInput(n_items, layers * hidden + 2 * latent_dim, dropout)
         self.inject = nn.ModuleList(nn.Linear(noise_dim, hidden, bias=False) for _ in range(layers))
@@ -78,10 +78,6 @@ class SIVAE(Model):
         for layer in (self.posterior, self.hidden, self.output):
             init_linear(layer.weight, layer.bias)
         self.scoring_noise.copy_(self.draw_noise(SCORING_DRAWS, 1))
-
-    def prepare(self, train: Interactions) -> None:
-        """Check that the interactions suit the likelihood."""
-        check_clicks(self.config["likelihood"], train)
 
     def draw_noise(self, n_draws: int, n_users: int) -> Tensor:
         """Return fresh noise for every layer, (layers, n_draws, n_users, noise_dim)."""
@@ -112,8 +108,7 @@ class SIVAE(Model):
         mu, logvar = self.encode(batch, self.draw_noise(self.config["n_mixing"] + 1, len(batch)))
         z = sample_gaussian(mu[0], logvar[0])
         distortion = -self.log_prob(self.decode(z), batch).mean()
-        log_prior = gaussian_log_prob(z, torch.zeros_like(z), torch.zeros_like(z))
-        rate = (gaussian_mixture_log_prob(z, mu, logvar) - log_prior).mean()
+        rate = (gaussian_mixture_log_prob(z, mu, logvar) - standard_normal_log_prob(z)).mean()
         beta = linear_annealing(progress, self.config["beta"], self.config["anneal"])
         return distortion + beta * rate, {"distortion": distortion, "rate": rate, "beta": beta}
 

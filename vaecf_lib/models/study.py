@@ -9,9 +9,15 @@ from torch import Tensor, nn
 
 from ..data import Batch
 from ..errors import ConfigError
-from ..maths import gaussian_kl, gaussian_log_prob, gaussian_mixture_log_prob, sample_gaussian
+from ..maths import (
+    gaussian_kl,
+    gaussian_log_prob,
+    gaussian_mixture_log_prob,
+    sample_gaussian,
+    standard_normal_log_prob,
+)
 from ..nn import InverseAutoregressiveFlow
-from .base import Phase
+from .base import Phase, penalised
 from .mult_vae import MultVAE
 
 
@@ -88,7 +94,7 @@ class StudyVAE(MultVAE):
     def log_prior(self, z: Tensor) -> Tensor:
         """Return log p(z), shape (B,)."""
         if self.config["prior"] == "standard":
-            return gaussian_log_prob(z, torch.zeros_like(z), torch.zeros_like(z))
+            return standard_normal_log_prob(z)
         mu, logvar = self._heads(self.input.dense(nn.functional.hardtanh(self.pseudo, 0.0, 1.0)))
         return gaussian_mixture_log_prob(z, mu[:, None], logvar[:, None])
 
@@ -106,9 +112,8 @@ class StudyVAE(MultVAE):
 
     def phases(self) -> list[Phase]:
         """One phase; weight matrices are penalised, biases and pseudo-inputs are not."""
-        penalised = [p for name, p in self.named_parameters() if p.ndim == 2 and name != "pseudo"]
-        others = [p for name, p in self.named_parameters() if p.ndim != 2 or name == "pseudo"]
-        groups = [{"params": penalised, "weight_decay": 2 * self.config["penalty"]}, {"params": others}]
+        groups = penalised((p for name, p in self.named_parameters() if name != "pseudo"), self.config["penalty"])
+        groups[1]["params"] += [p for name, p in self.named_parameters() if name == "pseudo"]
         return [Phase("all", groups, self.loss, lr=self.lr)]
 
     def scores(self, batch: Batch) -> Tensor:

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from ..data import Batch, Block, BlockSweep, Interactions, RowSweep
 from ..errors import ConfigError
-from ..maths import gaussian_kl
+from ..maths import gaussian_kl, sample_gaussian
 from ..nn import SparseInput
 from .base import Phase
 from .ratings import TransductiveModel, row_means
@@ -69,6 +69,11 @@ class Tower(nn.Module):
         return self.output(self.head(torch.cat(parts, -1)))
 
 
+def _away_from_zero(total: Tensor) -> Tensor:
+    """Return a sum of signed scores, which may come close to zero, as a denominator: at least 0.001 in size."""
+    return torch.where(total.abs() < 1e-3, torch.where(total < 0, -1e-3, 1e-3), total)
+
+
 class Attention(nn.Module):
     """A row looks at the embeddings of what it has rated: c = sum_j a_j v_j (Eq. 9-10), and mixes c in linearly."""
 
@@ -98,18 +103,15 @@ class Attention(nn.Module):
             top = top.scatter_reduce(0, rows, scores.detach(), "amax")
             scores = torch.exp(scores - top[rows])
             return scores / per_row(scores)[rows]
-        total = per_row(scores)  # "paper": a sum of signed scores, which may come close to zero
-        guarded = torch.where(total.abs() < 1e-3, torch.where(total < 0, -1e-3, 1e-3), total)
-        return scores / guarded[rows]
+        return scores / _away_from_zero(per_row(scores))[rows]
 
     def forward(self, own: Tensor, batch: Batch, embeddings: Tensor) -> Tensor:
         """Return the row's vectors, (B, K), after a look at what they rated, or at everything."""
         query = own @ self.theta
         if self.scope == "all":
             scores = query @ embeddings.T
-            total = scores.sum(-1, keepdim=True)
-            guarded = torch.where(total.abs() < 1e-3, torch.where(total < 0, -1e-3, 1e-3), total)
-            share = torch.softmax(scores, -1) if self.kind == "softmax" else scores / guarded
+            paper = self.kind == "paper"
+            share = scores / _away_from_zero(scores.sum(-1, keepdim=True)) if paper else torch.softmax(scores, -1)
             context = share @ embeddings
         else:
             rated = embeddings[batch.items]
@@ -243,19 +245,17 @@ class VAEBMF(TransductiveModel):
     @torch.no_grad()
     def resample(self) -> None:
         """Draw the embeddings that the encoders read in the next iteration, and note the means that predict."""
-        for encode, matrix, mean in (
-            (self.encode_users, self.by_user, self.u_mean),
-            (self.encode_items, self.by_item, self.v_mean),
-        ):
-            parts = [encode(batch) for batch in matrix.batches(1000)]
-            mu, logvar = (torch.cat(part) for part in zip(*parts, strict=True))
-            mean.copy_(mu)
-            sample = mu + torch.exp(0.5 * logvar) * torch.randn_like(mu)
-            # Users are encoded with the old V, items with the old U: both are replaced when both are known.
-            if mean is self.u_mean:
-                new_u = sample
-        self.u_sample.copy_(new_u)
-        self.v_sample.copy_(sample)
+
+        def posterior(encode, matrix: Interactions) -> list[Tensor]:
+            return [torch.cat(part) for part in zip(*(encode(batch) for batch in matrix.batches(1000)), strict=True)]
+
+        # Users are encoded with the old V and items with the old U, so both before either is replaced.
+        mu, logvar = posterior(self.encode_users, self.by_user)
+        nu, logtau = posterior(self.encode_items, self.by_item)
+        self.u_mean.copy_(mu)
+        self.v_mean.copy_(nu)
+        self.u_sample.copy_(sample_gaussian(mu, logvar))
+        self.v_sample.copy_(sample_gaussian(nu, logtau))
 
     # --- losses ------------------------------------------------------------------------------------------------
 
@@ -267,8 +267,7 @@ class VAEBMF(TransductiveModel):
             self.encode_users(self.by_user.rows(block.users)),
             self.encode_items(self.by_item.rows(block.items)),
         )
-        u = mu + torch.exp(0.5 * logvar) * torch.randn_like(mu)
-        v = nu + torch.exp(0.5 * logtau) * torch.randn_like(nu)
+        u, v = sample_gaussian(mu, logvar), sample_gaussian(nu, logtau)
         predicted = self.base[block.items][block.columns] + (u[block.rows] * v[block.columns]).sum(-1)
         error = (predicted - block.values).square().sum()
         once = self.config["kl"] == "once"
@@ -281,14 +280,14 @@ class VAEBMF(TransductiveModel):
     def users_loss(self, batch: Batch, progress: float) -> tuple[Tensor, dict]:
         """Return -Q's share of some users with V held fixed, per rating (``updates="sequential"``)."""
         mu, logvar = self.encode_users(batch)
-        u = mu + torch.exp(0.5 * logvar) * torch.randn_like(mu)
+        u = sample_gaussian(mu, logvar)
         predicted = self.base[batch.items] + (u[batch.rows] * self.v_sample[batch.items]).sum(-1)
         return self._one_side(predicted - batch.values, gaussian_kl(mu, logvar).sum(), self.config["beta_u"])
 
     def items_loss(self, batch: Batch, progress: float) -> tuple[Tensor, dict]:
         """Return -Q's share of some items with U held fixed, per rating (``updates="sequential"``)."""
         mu, logvar = self.encode_items(batch)
-        v = mu + torch.exp(0.5 * logvar) * torch.randn_like(mu)
+        v = sample_gaussian(mu, logvar)
         predicted = self.base[batch.users][batch.rows] + (v[batch.rows] * self.u_sample[batch.items]).sum(-1)
         return self._one_side(predicted - batch.values, gaussian_kl(mu, logvar).sum(), self.config["beta_v"])
 

@@ -8,12 +8,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import softplus
 
-from ..data import Batch, Interactions
+from ..data import Batch
 from ..errors import ConfigError
-from ..maths import gaussian_log_prob, linear_annealing, sample_gaussian
+from ..maths import gaussian_log_prob, linear_annealing, sample_gaussian, standard_normal_log_prob
 from ..nn import GaussianEncoder, SparseInput, init_linear, unit_length
-from .base import Model, Phase, frozen
-from .mult_vae import check_clicks, check_likelihood
+from .base import Phase, frozen
+from .likelihood import LikelihoodModel
 
 SCORING_DRAWS = 16
 CONTRAST_DRAWS = 16
@@ -50,7 +50,7 @@ class ClickCritic(nn.Module):
         return self.output(nn.functional.elu(clicks + self.code(z_c)))[:, 0]
 
 
-class VAEGAN(Model):
+class VAEGAN(LikelihoodModel):
     """An autoencoder with a black-box posterior, trained by up to two games; the three systems are settings of it.
 
     Encoder, decoder: max log p(x|z) - alpha T(x, z) + beta log sigma(D(x_hat * x | z_c)) - gamma ||dz/dx||^2
@@ -113,7 +113,7 @@ class VAEGAN(Model):
         weights = {name: options[name] for name in ("alpha", "beta", "gamma", "noise_std")}
         if min(weights.values()) < 0 or not 0 <= anneal <= 1 or not 0 <= dropout < 1 or noise_dim < 1:
             raise ConfigError(f"{weights}, anneal={anneal}, dropout={dropout}, noise_dim={noise_dim}: out of range")
-        self.log_prob = check_likelihood(likelihood)
+        self.use_likelihood(likelihood)
         self.input = SparseInput(n_items, hidden, dropout)
         self.code = nn.Linear(hidden, latent_dim)
         if injection == "learned":
@@ -133,19 +133,15 @@ class VAEGAN(Model):
         if self.config["injection"] == "learned":
             self.scoring_noise.normal_()
 
-    def prepare(self, train: Interactions) -> None:
-        """Check that the interactions suit the likelihood."""
-        check_clicks(self.config["likelihood"], train)
-
     # --- the encoder and the decoder ---------------------------------------------------------------------------
 
-    def draw_noise(self, n_draws: int, n_users: int) -> tuple[Tensor, Tensor]:
-        """Return fresh noise for both layers, (n_draws, n_users, size) each."""
+    def draw_noise(self, n_draws: int, n_users: int, scale: float = 1.0) -> tuple[Tensor, Tensor]:
+        """Return fresh noise for both layers, times ``scale``, (n_draws, n_users, size) each."""
         if self.config["injection"] == "learned":
             sizes, std = [self.config["noise_dim"]] * 2, 1.0
         else:
             sizes, std = [self.n_items, self.config["hidden"]], self.config["noise_std"]
-        first, second = (std * torch.randn(n_draws, n_users, size, device=self.device) for size in sizes)
+        first, second = (scale * std * torch.randn(n_draws, n_users, size, device=self.device) for size in sizes)
         return first, second
 
     def encode(self, batch: Batch, noise: tuple[Tensor, Tensor] | Tensor) -> tuple[Tensor, Tensor]:
@@ -190,7 +186,7 @@ class VAEGAN(Model):
             return self.posterior_critic(batch, z)
         mu, logvar = moments
         ratio = self.posterior_critic(batch, (z - mu) * torch.exp(-0.5 * logvar))
-        return ratio + gaussian_log_prob(z, mu, logvar) - gaussian_log_prob(z, torch.zeros_like(z), torch.zeros_like(z))
+        return ratio + gaussian_log_prob(z, mu, logvar) - standard_normal_log_prob(z)
 
     # --- the three players -------------------------------------------------------------------------------------
 
@@ -201,16 +197,19 @@ class VAEGAN(Model):
         if self.config["contrast"]:
             mu, logvar = self.contrast_moments(batch)
             z = (z - mu) * torch.exp(-0.5 * logvar)
-        real, fake = self.posterior_critic(batch, z), self.posterior_critic(batch, torch.randn_like(z))
-        right = 0.5 * ((real > 0).float().mean() + (fake < 0).float().mean())
-        return (softplus(-real) + softplus(fake)).mean(), {"right": right}
+        return self._game(self.posterior_critic(batch, z), self.posterior_critic(batch, torch.randn_like(z)))
 
     def click_critic_loss(self, batch: Batch, progress: float) -> tuple[Tensor, dict]:
         """Return the negative of Eq. 9: D high on real clicks, low on reconstructed ones."""
         with torch.no_grad():
             z = self.encode(batch, self.draw_noise(1, len(batch)))[0][0]
             reconstructed = self.reconstruct(batch, self.decode(z))
-        real, fake = self.click_critic(batch, torch.ones_like(reconstructed)), self.click_critic(batch, reconstructed)
+        real = self.click_critic(batch, torch.ones_like(reconstructed))
+        return self._game(real, self.click_critic(batch, reconstructed))
+
+    @staticmethod
+    def _game(real: Tensor, fake: Tensor) -> tuple[Tensor, dict]:
+        """Return -log sigma(real) - log(1 - sigma(fake)), batch mean, and how often the critic is right."""
         right = 0.5 * ((real > 0).float().mean() + (fake < 0).float().mean())
         return (softplus(-real) + softplus(fake)).mean(), {"right": right}
 
@@ -252,11 +251,8 @@ class VAEGAN(Model):
 
     def scores(self, batch: Batch) -> Tensor:
         """Return the logits at the mean of z over 16 fixed draws of the noise (at zero noise, if it is additive)."""
-        if self.config["injection"] == "learned":
-            return self.decode(self.encode(batch, self.scoring_noise)[0].mean(0))
-        zero = torch.zeros(1, 1, 1, device=self.device)
-        z = self.code(torch.tanh(self.input(batch)) + zero[0])
-        return self.decode(torch.tanh(z) if self.config["code"] == "tanh" else z)
+        noise = self.scoring_noise if self.config["injection"] == "learned" else self.draw_noise(1, 1, scale=0.0)
+        return self.decode(self.encode(batch, noise)[0].mean(0))
 
 
 class VAEGANAvb(VAEGAN):
