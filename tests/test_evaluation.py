@@ -155,12 +155,42 @@ def test_top_items_puts_forbidden_items_last():
     assert top_items(scores, 99).shape == (2, 4)
 
 
+@pytest.mark.parametrize("k", [1, 3, 20])
+@pytest.mark.parametrize("kind", ["recall", "ndcg"])
+def test_both_readings_of_ranking_by_ratings(kind, k):
+    """Relevant is what was rated above 3; ranked is the whole catalogue, or the user's own held-out ratings."""
+    rng = np.random.default_rng(3)
+    scores, history, targets, _ = world()
+    ratings = rng.integers(1, 6, targets.shape)
+    ratings[4][targets[4]] = 2  # somebody who liked nothing
+    targets[6] = False
+    targets[6, np.flatnonzero(~history[6])[0]] = True  # and somebody with a single rating
+    heldout = HeldOut(
+        Interactions.from_pairs(*np.nonzero(history), shape=history.shape),
+        Interactions.from_pairs(*np.nonzero(targets), ratings[targets], shape=targets.shape),
+    )
+    names = (f"{kind}_liked@{k}", f"{kind}_rated@{k}", f"{kind}@{k}", "rmse")
+    values = per_user_metrics(Fixed(scores), heldout, names, batch_size=7)
+    alone = per_user_metrics(Fixed(scores), heldout, (names[1],), batch_size=7)[names[1]]  # without the whole ranking
+    assert torch.equal(alone.nan_to_num(-1), values[names[1]].nan_to_num(-1))
+    for user in range(len(scores)):
+        liked = targets[user] & (ratings[user] > 3)
+        for name, forbidden, least in ((names[0], history[user], 1), (names[1], ~targets[user], 2)):
+            if liked.any() and targets[user].sum() >= least:
+                expected = plain(kind, k, scores[user].tolist(), forbidden, liked)
+                assert values[name][user].item() == pytest.approx(expected, abs=1e-9)
+            else:
+                assert values[name][user].isnan()
+
+
 def test_errors_name_the_remedy():
     scores, _, _, heldout = world()
     with pytest.raises(vc.ConfigError, match=r"unknown metric 'ndgc@10'. Known: recall@K"):
         vc.evaluate(Fixed(scores), heldout, ("ndgc@10",))
-    with pytest.raises(vc.ConfigError, match="need target ratings"):
+    with pytest.raises(vc.ConfigError, match="rmse needs target ratings"):
         vc.evaluate(Fixed(scores), heldout, ("rmse",))
+    with pytest.raises(vc.ConfigError, match="ndcg_rated@5 needs target ratings"):
+        vc.evaluate(Fixed(scores), heldout, ("ndcg_rated@5",))
     _, _, _, _, ratings = ratings_world()
     with pytest.raises(vc.ConfigError, match="popularity ranks items and predicts no ratings"):
         vc.evaluate(vc.baselines.Popularity(12), ratings, ("rmse",))

@@ -25,7 +25,7 @@ def test_measured_files_say_how_they_were_made():
         run = json.loads(path.read_text())
         assert run["command"].startswith(f"vaecf fit {run['model']} --dataset {run['dataset']}")
         assert f"--seed {run['seed']}" in run["command"] and run["machine"] and len(run["data_sha256"]) == 64
-        assert path.name == ledger.file_name(run["dataset"], run["protocol"], run["label"], run["seed"])
+        assert path.name == ledger.file_name(run["dataset"], ledger.protocol_of(run), run["label"], run["seed"])
 
 
 def test_readme_shows_the_measured_numbers():

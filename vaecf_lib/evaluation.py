@@ -9,12 +9,15 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from .data import HeldOut
+from .data import Batch, HeldOut
 from .errors import ConfigError
 from .models.base import Model
 
-RANKING = ("recall", "recall_all", "ndcg", "mrr")
+# Under the ratings protocol, relevant is what was rated above LIKED: "_liked" ranks the whole catalogue, "_rated" only
+# the user's own held-out ratings. VAE-BMF's paper does not say which of the two it means.
+RANKING = ("recall", "recall_all", "ndcg", "mrr", "recall_liked", "ndcg_liked", "recall_rated", "ndcg_rated")
 RATING = ("rmse", "mae")
+LIKED = 3.0
 
 
 @dataclass(frozen=True)
@@ -88,17 +91,34 @@ def _ranking_metric(kind: str, k: int, hits: Tensor, n_targets: Tensor) -> Tenso
     return (hits * discount).sum(1) / all_places.cumsum(0)[n_targets.clamp_max(k) - 1]
 
 
+def _reading(kind: str) -> str:
+    return next((reading for reading in ("liked", "rated") if kind.endswith(f"_{reading}")), "")
+
+
+def _rated_hits(predicted: Tensor, targets: Batch, relevant: Tensor, k: int) -> Tensor:
+    """Return (B, k): whether each user's own targets, best first by ``predicted`` (n,), are ``relevant``."""
+    order = predicted.sort(descending=True, stable=True).indices
+    order = order[targets.rows[order].sort(stable=True).indices]  # user by user, best first
+    place = torch.arange(len(order), device=order.device) - targets.offsets[targets.rows[order]]
+    kept = place < k
+    hits = torch.zeros(len(targets), k, dtype=torch.bool, device=order.device)
+    hits[targets.rows[order][kept], place[kept]] = relevant[order][kept]
+    return hits
+
+
 def check_metrics(model: Model, heldout: HeldOut, metrics: tuple[str, ...]) -> dict[str, tuple[str, int]]:
     """Return {metric: its parsed form}, if ``model`` and ``heldout`` can give them.
 
     Raises:
-        ConfigError: unknown metric, or a rating metric without target ratings or from a model that only ranks.
+        ConfigError: unknown metric, or a metric that needs target ratings without them, or rmse or mae from a model
+            that only ranks.
     """
     parsed = {metric: parse_metric(metric) for metric in metrics}
-    if any(kind in RATING for kind, _ in parsed.values()):
-        if heldout.targets.values is None:
-            raise ConfigError("rmse and mae need target ratings: use the ratings protocol")
-        if not model.rates:
+    for metric, (kind, _) in parsed.items():
+        rated = kind in RATING or kind.endswith(("_liked", "_rated"))
+        if rated and heldout.targets.values is None:
+            raise ConfigError(f"{metric} needs target ratings: use the ratings protocol")
+        if kind in RATING and not model.rates:
             raise ConfigError(f"{model.slug} ranks items and predicts no ratings: use ranking metrics, as ndcg@100")
     return parsed
 
@@ -109,45 +129,58 @@ def per_user_metrics(
 ) -> dict[str, Tensor]:
     """Return {metric: (n_users,) float64 on the CPU}; nan for users without targets.
 
-    Ranking metrics rank every item not in the user's history. For rmse and mae the values are the user's sums
-    of squared and absolute errors; predictions are cut off at the smallest and the largest rating of the histories.
+    Ranking metrics rank every item not in the user's history, or ("_rated") the user's targets alone. For rmse and
+    mae the values are the user's sums of squared and absolute errors; predictions are cut off at the smallest and the
+    largest rating of the histories.
     """
     parsed = check_metrics(model, heldout, metrics)
-    ranking = {metric: pair for metric, pair in parsed.items() if pair[0] in RANKING}
+    readings = {kind: _reading(kind) for kind, _ in parsed.values() if kind in RANKING}
     heldout = heldout.to(model.device)
     if heldout.history.n_items != model.n_items:
         raise ConfigError(f"the model has {model.n_items} items, the data {heldout.history.n_items}: wrong split")
     scored = (heldout.targets.counts > 0).nonzero()[:, 0]
     result = {metric: torch.full((heldout.history.n_users,), math.nan).double() for metric in metrics}
-    largest_k = max((k for _, k in ranking.values()), default=0)
-    rates = len(ranking) < len(parsed) and heldout.history.values is not None and heldout.history.nnz > 0
+    largest_k = max((k for kind, k in parsed.values() if kind in RANKING), default=0)
+    rates = any(kind in RATING for kind, _ in parsed.values())
+    rates = rates and heldout.history.values is not None and heldout.history.nnz > 0
     limits = (heldout.history.values.min(), heldout.history.values.max()) if rates else (-math.inf, math.inf)
     was_training = model.training
     model.eval()
     for history in heldout.history.batches(batch_size, order=scored):
         targets, users = heldout.targets.rows(history.users), history.users.cpu()
-        if ranking:
+        if {"", "liked"} & set(readings.values()):
             scores = model.scores(history).float()
             predicted = scores[targets.rows, targets.items]
         else:
-            predicted = model.pair_scores(history, targets.rows, targets.items).float()
-        for metric, (kind, _) in parsed.items():
+            scores, predicted = None, model.pair_scores(history, targets.rows, targets.items).float()
+        if bool(predicted.isnan().any()):
+            raise ConfigError("the model's scores hold nan: it was not trained, or training diverged")
+        if scores is not None:
+            scores = scores.clone()
+            scores[history.rows, history.items] = -math.inf
+            top = top_items(scores, largest_k)
+        hits = {}
+        for reading in set(readings.values()):
+            relevant = targets.values > LIKED if reading else torch.ones_like(targets.items, dtype=torch.bool)
+            n_relevant = torch.bincount(targets.rows[relevant], minlength=len(targets))
+            if reading == "rated":
+                n_relevant[targets.counts < 2] = 0  # nothing to be ranked
+                places = _rated_hits(predicted, targets, relevant, largest_k)
+            else:
+                wanted = torch.zeros_like(scores, dtype=torch.bool)
+                wanted[targets.rows[relevant], targets.items[relevant]] = True
+                places = wanted.gather(1, top)
+            hits[reading] = places.cpu(), n_relevant.cpu()  # few bytes; float64 is not everywhere
+        for metric, (kind, k) in parsed.items():
             if kind in RATING:
                 error = (predicted.clamp(*limits) - targets.values).cpu().double()
                 error = error**2 if kind == "rmse" else error.abs()
                 total = torch.zeros(len(targets), dtype=torch.float64)
                 result[metric][users] = total.index_add_(0, targets.rows.cpu(), error)
-        if bool(predicted.isnan().any()):
-            raise ConfigError("the model's scores hold nan: it was not trained, or training diverged")
-        if ranking:
-            scores = scores.clone()
-            scores[history.rows, history.items] = -math.inf
-            top = top_items(scores, largest_k)
-            wanted = torch.zeros_like(scores, dtype=torch.bool)
-            wanted[targets.rows, targets.items] = True
-            hits, n_targets = wanted.gather(1, top).cpu(), targets.counts.cpu()  # few bytes; float64 is not everywhere
-            for metric, (kind, k) in ranking.items():
-                result[metric][users] = _ranking_metric(kind, k, hits, n_targets)
+            else:
+                places, n_relevant = hits[readings[kind]]
+                values = _ranking_metric(kind.removesuffix(f"_{readings[kind]}"), k, places, n_relevant.clamp_min(1))
+                result[metric][users] = torch.where(n_relevant > 0, values, math.nan)
     model.train(was_training)
     return result
 
@@ -162,6 +195,9 @@ def evaluate(
 
     Metrics: recall@K (divided by min(K, targets)), recall_all@K (divided by the targets), ndcg@K (ideal list of
     min(K, targets)), mrr@K, and, pooled over the target ratings, rmse and mae. K may exceed the number of items.
+    Where targets are ratings, recall_liked@K and ndcg_liked@K take those above 3 as relevant and rank the whole
+    catalogue; recall_rated@K and ndcg_rated@K rank each user's own targets, of users with at least two. Users without
+    a relevant target do not count.
 
     Raises:
         ConfigError: unknown metric, no user has targets, scores are nan, or the item counts do not fit.

@@ -112,6 +112,7 @@ def run_experiment(
             for name, e in estimates.items()
         },
         "validation": {run.metric: run.best[run.metric]} if run.metric in run.best else None,
+        "validation_curve": [[row["epoch"], round(row[run.metric], 5)] for row in run.history if run.metric in row],
         "users_without_targets": split.test.n_without_targets,
         "seconds_per_epoch": run.seconds_per_epoch if run.history else None,
         "epochs": len(run.history),

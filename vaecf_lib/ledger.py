@@ -19,19 +19,21 @@ from .checkpoints import write_json
 from .data import load_dataset
 from .errors import ConfigError
 from .experiment import run_experiment
-from .studies import STUDIES
+from .studies import RATING_FORM, STUDIES
 from .systems import SYSTEMS
 
 RESULTS = Path("book/results")
 
-# Which protocol and split settings reproduce a paper's tables, by the "protocol" of reported.json.
+# Which protocol and split settings reproduce a paper's tables, by the "protocol" of reported.json. After the slash of a
+# ratings protocol stands how the ratings were cut: results of one cut are never compared with those of another.
 PROTOCOLS = {
     "strong": ("strong", {"ml-20m": {"n_heldout": 10_000}, "netflix": {"n_heldout": 40_000},
                           "msd": {"n_heldout": 50_000, "threshold": 1, "min_items": 20}}),
     "weak": ("weak", {}),
-    "rating": ("ratings", {}),
-    "rating70": ("ratings", {"*": {"train": 0.7, "valid": 0.15, "test": 0.15}}),
+    "rating": ("ratings/80", {"*": {"published": False}}),
+    "rating70": ("ratings/70", {"*": {"train": 0.7, "valid": 0.15, "test": 0.15, "published": False}}),
 }  # fmt: skip
+METRIC_NAMES = {"mmae": "mae", "mrmse": "rmse"}  # Hy-VAE's names
 
 
 def reported(folder: Path = RESULTS) -> pd.DataFrame:
@@ -45,14 +47,20 @@ def reported(folder: Path = RESULTS) -> pd.DataFrame:
 def measured(folder: Path = RESULTS) -> pd.DataFrame:
     """Return our runs, one row a metric: dataset, protocol, label, model, seed, metric, value, ci, epochs, device.
 
-    ``validation`` is the validation metric of the epoch that was kept, nan in runs that did not note it.
+    ``protocol`` names the cut of ratings too, as ratings/80. ``validation`` is the validation metric of the epoch that
+    was kept, nan in runs that did not note it.
     """
     rows = []
     for path in sorted((folder / "measured").glob("*.json")):
         run = json.loads(path.read_text())
         for metric, value in run["metrics"].items():
-            keys = ("dataset", "protocol", "label", "model", "seed", "epochs", "device")
-            row = {key: run[key] for key in keys} | {"metric": metric, "value": value["mean"], "ci": value["ci"]}
+            keys = ("dataset", "label", "model", "seed", "epochs", "device")
+            row = {key: run[key] for key in keys} | {
+                "protocol": protocol_of(run),
+                "metric": metric,
+                "value": value["mean"],
+                "ci": value["ci"],
+            }
             rows.append(row | {"validation": next(iter((run.get("validation") or {}).values()), float("nan"))})
     return pd.DataFrame(rows)
 
@@ -89,7 +97,8 @@ def table(
     timing = folder / "timing" / f"{dataset}.json"
     seconds = json.loads(timing.read_text())["seconds_per_epoch"] if timing.exists() else {}
     result["s/epoch"] = [f"{seconds[label]:.2f}" if label in seconds else "–" for label in result.index]
-    best = grouped.mean().unstack("metric").mean(axis=1)
+    means = grouped.mean().unstack("metric")
+    best = -means["rmse"] if "rmse" in means else means.mean(axis=1)
     return result.loc[best.sort_values(ascending=False).index]
 
 
@@ -97,8 +106,8 @@ def summary(folder: Path = RESULTS) -> str:
     """Return how many of the papers' numbers have a run of ours beside them, and each deviation."""
     theirs, ours = reported(folder), measured(folder)
     theirs = theirs[theirs["value"].notna()]
-    names = {"rating": "ratings", "rating70": "ratings", "strong": "strong", "weak": "weak"}
-    theirs = theirs.assign(protocol=theirs["protocol"].map(names))
+    names = {name: protocol for name, (protocol, _) in PROTOCOLS.items()}
+    theirs = theirs.assign(protocol=theirs["protocol"].map(names), metric=theirs["metric"].replace(METRIC_NAMES))
     keys = ["dataset", "protocol", "model", "metric"]
     lines = []
     if not ours.empty:
@@ -125,6 +134,7 @@ def _plan(paper: str, table: str, dataset: str | None, models: list[str] | None,
             raise ConfigError(f"study {table!r} has no row {unknown[0]!r}. Known: {'; '.join(study['rows'])}")
         for name in [dataset] if dataset else study["settings"]:
             for label, (slug, options) in study["rows"].items():
+                options = options | study.get("chosen", {}).get(name, {}).get(label, {})
                 if models is None or label in models:
                     yield name, study["protocol"], study["settings"].get(name, {}), label, slug, options
         return
@@ -136,7 +146,8 @@ def _plan(paper: str, table: str, dataset: str | None, models: list[str] | None,
     protocol, settings = PROTOCOLS[rows["protocol"].iloc[0]]
     for name in [dataset] if dataset else list(dict.fromkeys(rows["dataset"])):
         for slug in models or [s for s in dict.fromkeys(rows["model"]) if s in SYSTEMS]:
-            yield name, protocol, settings.get(name, settings.get("*", {})), slug, slug, {}
+            options = RATING_FORM.get(slug, {}) if protocol.startswith("ratings") else {}
+            yield name, protocol, settings.get(name, settings.get("*", {})), slug, slug, options
 
 
 def reproduce(
@@ -157,32 +168,37 @@ def reproduce(
     """
     plan = list(_plan(paper, table, dataset, models, folder))
     study = STUDIES[table] if paper == "book" else {}
-    epochs, batch_size = study.get("epochs", epochs), study.get("batch_size", 500)
+    batch_size, metrics = study.get("batch_size", 500), study.get("metrics")
     (folder / "measured").mkdir(parents=True, exist_ok=True)
     paths = []
     for name in dict.fromkeys(row[0] for row in plan):
         log = load_dataset(name)
         for seed in seeds:
             for row in (r for r in plan if r[0] == name):
-                _, protocol, split_settings, label, slug, options = row
-                path = folder / "measured" / file_name(name, protocol, label, seed)
+                _, full_protocol, split_settings, label, slug, options = row
+                protocol, _, cut = full_protocol.partition("/")
+                path = folder / "measured" / file_name(name, full_protocol, label, seed)
                 paths.append(path)
                 if path.exists():
                     continue
                 settings = {**split_settings, **options}
+                epochs_here = settings.pop("epochs", study.get("epochs", epochs))
                 result, _ = run_experiment(
                     slug,
                     log,
                     protocol,
-                    epochs=epochs,
+                    epochs=epochs_here,
                     seed=seed,
                     device=device,
                     batch_size=batch_size,
+                    metrics=metrics,
                     settings=settings,
                     progress=False,
                 )
                 command = ["vaecf", "fit", slug, "--dataset", name, "--protocol", protocol]
-                command += ["--epochs", str(epochs), "--seed", str(seed), "--batch-size", str(batch_size)]
+                command += ["--epochs", str(epochs_here), "--seed", str(seed), "--batch-size", str(batch_size)]
+                if metrics is not None:
+                    command += ["--metrics", ",".join(metrics)]
                 for key, value in settings.items():
                     command += [
                         "--set",
@@ -190,6 +206,7 @@ def reproduce(
                     ]
                 result |= {
                     "label": label,
+                    **({"cut": cut} if cut else {}),
                     "command": shlex.join([*command, "--json"]),
                     "machine": machine(device),
                 }
@@ -198,9 +215,14 @@ def reproduce(
     return paths
 
 
+def protocol_of(run: dict) -> str:
+    """Return the protocol of a measured run with the cut of its ratings, if it has one: strong, ratings/80."""
+    return run["protocol"] + (f"/{run['cut']}" if "cut" in run else "")
+
+
 def file_name(dataset: str, protocol: str, label: str, seed: int) -> str:
     """Return the name of a run's file."""
-    return f"{dataset}.{protocol}.{re.sub('[ ,:]+', '-', label)}.seed{seed}.json"
+    return f"{dataset}.{protocol.replace('/', '-')}.{re.sub('[ ,:]+', '-', label)}.seed{seed}.json"
 
 
 def machine(device: str) -> str:

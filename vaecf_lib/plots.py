@@ -117,3 +117,37 @@ def learning_curves(runs: dict[str, object], metric: str, ceiling: float | None 
         point = (len(runs[name].history), at)
         axes.annotate(name, point, color=colour, xytext=(6, 0), textcoords="offset points", va="center")
     return figure, axes
+
+
+def rank_diagram(ranks, difference: float, title: str = ""):
+    """Return a critical-difference diagram: mean ``ranks`` (a Series, best first) on a line, best on the left.
+
+    A bar joins systems whose ranks lie within ``difference``, as far as each bar reaches.
+    """
+    names, places = list(ranks.index), ranks.to_numpy(float)
+    n, half = len(names), (len(names) + 1) // 2
+    groups = [(i, max(j for j in range(i, n) if places[j] - places[i] <= difference)) for i in range(n)]
+    groups = [(i, j) for i, j in groups if j > i and not any(a < i and j <= b for a, b in groups)]
+    below = 0.35 * (len(groups) + 1)
+    figure, axes = subplots(figsize=(7.2, 1.0 + 0.3 * half + 0.2 * len(groups)))
+    axes.plot([1, n], [0, 0], color="#444", linewidth=1.5)
+    for rank in range(1, n + 1):
+        axes.plot([rank, rank], [0, 0.18], color="#444", linewidth=1)
+        axes.annotate(str(rank), (rank, 0.28), ha="center", va="bottom")
+    axes.annotate(title or "mean rank", (1, 1.1), va="bottom", weight="bold")
+    axes.plot([n - difference, n], [1.2, 1.2], color="#444", linewidth=3, solid_capstyle="butt")
+    label = f"critical difference {difference:.2f}"
+    axes.annotate(label, (n - difference / 2, 1.3), ha="center", va="bottom", fontsize=9)
+    for at, (name, place) in enumerate(zip(names, places, strict=True)):
+        left = at < half
+        level, side = -below - 0.55 * (at if left else n - 1 - at), 0.85 if left else n + 0.15
+        axes.plot([place, place, side], [0, level, level], color=COLOURS["blue"], linewidth=1)
+        text = f"{name}  {place:.2f}" if left else f"{place:.2f}  {name}"
+        axes.annotate(text, (side, level), xytext=(-4 if left else 4, 0), textcoords="offset points", va="center",
+                      ha="right" if left else "left")  # fmt: skip
+    for at, (i, j) in enumerate(groups):
+        ends = [places[i] - 0.03, places[j] + 0.03]
+        axes.plot(ends, [-0.3 - 0.35 * at] * 2, color=COLOURS["orange"], linewidth=4, solid_capstyle="butt")
+    axes.set(xlim=(-0.2, n + 1.2), ylim=(-below - 0.55 * half, 2.0))
+    axes.axis("off")
+    return figure, axes

@@ -1,7 +1,8 @@
 """The book's own studies: rows that no paper prints, run by ``vaecf reproduce book STUDY``.
 
-A study has a protocol, the data sets with their split settings, and rows: label -> (slug, settings). Where it fixes
-them, its ``epochs`` and ``batch_size`` override the command's.
+A study has a protocol (ratings/70 names how ratings are cut), the data sets with their split settings, and rows:
+label -> (slug, settings). ``chosen`` holds further settings by data set and label; "epochs" among the settings is the
+length of the training. Where a study fixes them, its ``epochs``, ``batch_size`` and ``metrics`` override the command's.
 """
 
 from __future__ import annotations
@@ -27,6 +28,20 @@ def _without(*features: str) -> dict[str, Any]:
 
 def _grid(slug: str, key: str, *values: float) -> dict[str, tuple]:
     return {f"{slug}, {key}={value:g}": (slug, {key: value}) for value in values}
+
+
+# What the ranking systems need to predict ratings.
+_GAUSSIAN = {"likelihood": "gaussian"}
+RATING_FORM: dict[str, dict[str, Any]] = {
+    "random": {"ratings": True},
+    "mult-vae": _GAUSSIAN,
+    "mult-dae": _GAUSSIAN,
+    "recvae": _GAUSSIAN,
+}
+
+
+def _rating_rows(*slugs: str) -> dict[str, tuple]:
+    return {slug: (slug, RATING_FORM.get(slug, {})) for slug in slugs}
 
 
 STUDIES: dict[str, dict[str, Any]] = {

@@ -4,7 +4,7 @@ import numpy as np
 import torch
 
 from vaecf_lib.data import Batch
-from vaecf_lib.nn import SparseInput
+from vaecf_lib.nn import SparseInput, row_dot, row_sum
 
 
 def batch_and_dense(values=False):
@@ -39,3 +39,22 @@ def test_initialisation_is_that_of_the_public_code():
     assert layer.weight.abs().max() <= limit
     assert abs(layer.weight.std().item() - limit / np.sqrt(3)) < 0.01 * limit
     assert layer.bias.abs().max() <= 0.002 and 5e-4 < layer.bias.std() < 1.2e-3
+
+
+def test_row_sum_and_row_dot_have_the_gradients_of_the_dense_products():
+    torch.manual_seed(0)
+    dense = (torch.rand(6, 9) < 0.4) * torch.randn(6, 9)
+    dense[2] = 0  # a row without entries, and a column without
+    dense[:, 4] = 0
+    dense = dense.double()
+    batch = Batch.from_dense(dense)
+    table, queries = torch.randn(9, 5).double().requires_grad_(), torch.randn(6, 5).double().requires_grad_()
+    weight, values = torch.randn(6, 5).double(), dense[batch.rows, batch.items]
+    for x, total in ((dense, row_sum(table, batch, values)), ((dense != 0).double(), row_sum(table, batch))):
+        assert torch.allclose(total, x @ table)
+        (ours,) = torch.autograd.grad((total * weight).sum(), table)
+        assert torch.allclose(ours, x.T @ weight)
+    dots = row_dot(queries, batch, table.detach())
+    assert torch.allclose(dots, (queries @ table.T)[batch.rows, batch.items])
+    (ours,) = torch.autograd.grad((dots * values).sum(), queries)
+    assert torch.allclose(ours, dense @ table)

@@ -12,7 +12,7 @@ from ..errors import ConfigError
 from ..maths import gaussian_kl, linear_annealing, observed_squared_error, sample_gaussian
 from ..models.base import Phase, penalised
 from ..models.mult_vae import MultDAE, MultVAE
-from ..models.ratings import RatingModel, TransductiveModel, row_means
+from ..models.ratings import Offsets, RatingModel, TransductiveModel, row_means
 from ..nn import SparseInput
 
 
@@ -428,6 +428,7 @@ class CDAE(TransductiveModel):
     def build(self, n_users: int) -> None:
         """Make all weights."""
         self.input = SparseInput(self.n_items, self.config["hidden"], self.config["dropout"])
+        self.offsets = Offsets(self.n_items)
         self.nodes = nn.Embedding(n_users, self.config["hidden"])
         self.output = nn.Linear(self.config["hidden"], self.n_items)
 
@@ -437,18 +438,23 @@ class CDAE(TransductiveModel):
             super().reset_parameters()
             nn.init.normal_(self.nodes.weight, std=0.05)
 
-    def start(self, train: Interactions) -> None:
-        """Start at the items' mean ratings."""
-        with torch.no_grad():
-            self.output.bias.copy_(row_means(train.transposed()))
+    def prepare(self, train: Interactions) -> None:
+        """Note the items' means; make the weights if there are none yet."""
+        super().prepare(train)
+        self.offsets.take(train)
+
+    def logits(self, batch: Batch) -> Tensor:
+        """Return what is predicted beyond the means, (B, n_items)."""
+        return self.output(torch.sigmoid(self.input(batch) + self.nodes(self.check_users(batch))))
 
     def scores(self, batch: Batch) -> Tensor:
         """Return the ratings, (B, n_items)."""
-        return self.output(torch.sigmoid(self.input(batch) + self.nodes(self.check_users(batch))))
+        logits = self.logits(batch)
+        return self.offsets(batch) + logits
 
     def loss(self, batch: Batch, progress: float) -> tuple[Tensor, dict]:
         """Return the batch mean of a user's squared errors; the penalty acts in the optimiser."""
-        error = observed_squared_error(self.scores(batch), batch).mean()
+        error = observed_squared_error(self.logits(batch), self.offsets.centred(batch)).mean()
         return error, {"error": error}
 
     def phases(self) -> list[Phase]:
@@ -459,9 +465,9 @@ class CDAE(TransductiveModel):
 class MacridVAE(RatingModel):
     """Disentangled by concept: every item belongs softly to some of ``concepts``, and a user has a code for each.
 
-    The rating form of Ma et al. (2019): the concepts' predictions are averaged by membership, plus the item's mean,
-    and the error is squared. The clicks are masked by concept first, then normalised and dropped out, as in the
-    public code; its divergence leaves out mu, which is the option ``kl_of_mu=False``.
+    The rating form of Ma et al. (2019): the concepts' predictions are averaged by membership, plus the user's and
+    item's means, and the error is squared. The clicks are masked by concept first, then normalised and dropped out,
+    as in the public code; its divergence leaves out mu, which is the option ``kl_of_mu=False``.
 
     Args:
         n_items: number of items.
@@ -497,27 +503,28 @@ class MacridVAE(RatingModel):
         self.items, self.concepts = nn.Embedding(n_items, latent_dim), nn.Embedding(concepts, latent_dim)
         self.scale = nn.Parameter(torch.ones(()))
         self.bias = nn.Parameter(torch.zeros(n_items))
+        self.offsets = Offsets(n_items)
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
         """Draw all weights anew."""
         super().reset_parameters()
         nn.init.ones_(self.scale)
+        nn.init.zeros_(self.bias)
 
-    def start(self, train: Interactions) -> None:
-        """Start at the items' mean ratings."""
-        with torch.no_grad():
-            self.bias.copy_(row_means(train.transposed()))
+    def prepare(self, train: Interactions) -> None:
+        """Note the items' means."""
+        super().prepare(train)
+        self.offsets.take(train)
 
     def forward(self, batch: Batch) -> tuple[Tensor, Tensor]:
-        """Return the ratings, (B, n_items), and the divergence, (B,)."""
+        """Return what is predicted beyond the means, (B, n_items), and the divergence, (B,)."""
         items, concepts = (nn.functional.normalize(t.weight) for t in (self.items, self.concepts))
         member = torch.softmax(items @ concepts.T / self.config["tau"], -1)  # (n_items, concepts)
-        values = batch.values - self.bias.detach()[batch.items]
         ratings: Tensor | float = self.bias
         divergence: Tensor | float = 0.0
         for k in range(self.config["concepts"]):
-            masked = values * member[batch.items, k]
+            masked = batch.values * member[batch.items, k]
             squares = torch.zeros(len(batch), device=masked.device).index_add_(0, batch.rows, masked.detach() ** 2)
             masked = masked * squares.clamp_min(1e-12).rsqrt()[batch.rows]
             masked = nn.functional.dropout(masked, self.config["dropout"], self.training)
@@ -533,12 +540,12 @@ class MacridVAE(RatingModel):
 
     def scores(self, batch: Batch) -> Tensor:
         """Return the ratings at the codes' means, (B, n_items)."""
-        return self(batch)[0]
+        return self.offsets(batch) + self(batch)[0]
 
     def loss(self, batch: Batch, progress: float) -> tuple[Tensor, dict]:
         """Return the batch mean of half a user's squared errors plus beta times the divergence."""
         ratings, divergence = self(batch)
-        error, rate = 0.5 * observed_squared_error(ratings, batch).mean(), divergence.mean()
+        error, rate = 0.5 * observed_squared_error(ratings, self.offsets.centred(batch)).mean(), divergence.mean()
         beta = linear_annealing(progress, self.config["beta"], self.config["anneal"])
         return error + beta * rate, {"error": error, "rate": rate, "beta": beta}
 

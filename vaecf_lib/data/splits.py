@@ -199,12 +199,17 @@ def split_weak(
 
 
 def split_ratings(
-    log: RatingLog, train: float = 0.8, valid: float = 0.1, test: float = 0.1, seed: int = 98765
+    log: RatingLog,
+    train: float = 0.8,
+    valid: float = 0.1,
+    test: float = 0.1,
+    seed: int = 98765,
+    published: bool = True,
 ) -> Split:
     """Hold out ratings at random, pooled over users: 80/10/10 as in Hy-VAE, 70/15/15 as in VAE-BMF.
 
-    Values are the ratings on their own scale. A log that brings its own split (``is_test``) keeps it, and
-    ``valid`` is then cut from its training part.
+    Values are the ratings on their own scale. A log that brings its own split (``is_test``, as Monti et al.'s Douban
+    and Flixster do) keeps it if ``published``, and ``valid`` is then cut from its training part.
 
     Raises:
         ConfigError: the log has no ratings, or the shares do not add up to 1.
@@ -214,7 +219,7 @@ def split_ratings(
     if min(train, valid, test) < 0 or train == 0 or test == 0 or abs(train + valid + test - 1) > 1e-9:
         raise ConfigError(f"train={train:g}, valid={valid:g}, test={test:g} must be shares that add up to 1")
     n, rng = len(log), np.random.RandomState(seed)
-    if log.is_test is None:
+    if log.is_test is None or not published:
         parts = np.split(rng.permutation(n), [round(train * n), round((train + valid) * n)])
     else:
         rest = rng.permutation(np.flatnonzero(~log.is_test))

@@ -77,10 +77,14 @@ class PairSweep:
 
 @dataclass(frozen=True)
 class Block:
-    """The ratings between some users (B,) and some items (C,): ``rows``, ``columns`` (n,) within them, ``values``."""
+    """The ratings between some users and some items.
 
-    users: Tensor
-    items: Tensor
+    ``users`` B rows of the matrix, ``items`` C rows of the transposed one, both whole; ``rows``, ``columns`` (n,)
+    places within them, and ``values`` (n,), of the ratings that lie in both.
+    """
+
+    users: Batch
+    items: Batch
     rows: Tensor
     columns: Tensor
     values: Tensor
@@ -93,13 +97,14 @@ class Block:
 class BlockSweep:
     """Every batch of ``n_users`` users with every batch of ``n_items`` items, users outside, items inside."""
 
-    matrix: Interactions
+    by_user: Interactions
+    by_item: Interactions
     n_users: int
     n_items: int
 
     def counts(self) -> tuple[int, int]:
         """Return the number of user batches and of item batches."""
-        return math.ceil(self.matrix.shape[0] / self.n_users), math.ceil(self.matrix.shape[1] / self.n_items)
+        return math.ceil(self.by_user.n_users / self.n_users), math.ceil(self.by_item.n_users / self.n_items)
 
     def count(self, batch_size: int) -> int:
         """Return the number of blocks."""
@@ -107,16 +112,16 @@ class BlockSweep:
 
     def shuffled(self, batch_size: int) -> Iterator[Block]:
         """Yield the blocks; ratings are dealt to them by one sort per batch of users."""
-        device = self.matrix.device
-        item_order = torch.randperm(self.matrix.n_items).to(device)
+        device = self.by_user.device
+        item_order = torch.randperm(self.by_item.n_users).to(device)
         place = torch.empty_like(item_order)
         place[item_order] = torch.arange(len(item_order), device=device)
-        item_batches = item_order.split(self.n_items)
-        for users in torch.randperm(self.matrix.n_users).to(device).split(self.n_users):
-            batch = self.matrix.rows(users)
-            where = place[batch.items]
+        item_batches = [self.by_item.rows(items) for items in item_order.split(self.n_items)]
+        for some in torch.randperm(self.by_user.n_users).to(device).split(self.n_users):
+            users = self.by_user.rows(some)
+            where = place[users.items]
             order = where.div(self.n_items, rounding_mode="floor").argsort(stable=True)
             sizes = torch.bincount(where[order].div(self.n_items, rounding_mode="floor"), minlength=len(item_batches))
             parts = order.split(sizes.tolist())
             for items, at in zip(item_batches, parts, strict=True):
-                yield Block(users, items, batch.rows[at], where[at] % self.n_items, batch.values[at])
+                yield Block(users, items, users.rows[at], where[at] % self.n_items, users.values[at])

@@ -13,7 +13,7 @@ from ..errors import ConfigError
 from ..maths import gaussian_kl, linear_annealing, observed_squared_error, sample_gaussian
 from ..nn import SparseInput
 from .base import Phase
-from .ratings import RatingModel, row_means
+from .ratings import Offsets, RatingModel
 
 
 class HyVAE(RatingModel):
@@ -37,7 +37,7 @@ class HyVAE(RatingModel):
         dropout: share of the deep branch's code that is dropped. (The paper's 0.8 may also be what is kept.)
         penalty: weight of the squared weights, on ``penalised`` layers: "deep", those of the deep branch, or "all".
         error: "sum" of a user's squared errors, as a Gaussian likelihood has it, or their "mean".
-        missing: what stands for missing ratings in the input: "zero", or "user_mean", the user's own mean (which
+        missing: what stands for missing ratings in the input: "zero", or "user_mean", the user's own level (which
             is subtracted, so that missing entries cost nothing).
         lr: RMSprop's step size.
 
@@ -47,7 +47,6 @@ class HyVAE(RatingModel):
     slug = "hyvae"
     about = "VAE and deep autoencoder fused, for ratings (Liu et al.)"
     defaults: ClassVar[dict[str, Any]] = {"branches": "both"}
-    base: Tensor
 
     def __init__(
         self,
@@ -83,7 +82,7 @@ class HyVAE(RatingModel):
                 raise ConfigError(f"{name}={options[name]!r}: choose {' or '.join(map(repr, known))}")
         if depth < 3 or depth % 2 == 0 or beta < 0 or penalty < 0 or not 0 <= dropout < 1:
             raise ConfigError(f"depth={depth}, beta={beta}, penalty={penalty}, dropout={dropout}: out of range")
-        self.register_buffer("base", torch.zeros(n_items))
+        self.offsets = Offsets(n_items)
         self.input = SparseInput(n_items, hidden, dropout=0.0)  # the shared pre-coding layer
         if options["branches"] != "deep":
             inner = code if code_is == "latent" else latent_dim
@@ -115,22 +114,15 @@ class HyVAE(RatingModel):
                 self.fuse.bias.zero_()
 
     def prepare(self, train: Interactions) -> None:
-        """Note the items' mean ratings (or, if users' means are subtracted, their distance from the global mean)."""
+        """Note the items' shrunken mean ratings."""
         super().prepare(train)
-        self.base.copy_(row_means(train.transposed()))
-        if self.config["missing"] == "user_mean":
-            self.base.sub_(train.values.mean())
-
-    def shift(self, batch: Batch) -> Tensor:
-        """Return what is subtracted from a user's ratings, (B, 1): their mean, or zero."""
-        if self.config["missing"] == "zero":
-            return torch.zeros(len(batch), 1, device=batch.rows.device)
-        total = torch.zeros(len(batch), device=batch.rows.device).index_add_(0, batch.rows, batch.values)
-        return (total / batch.counts.clamp_min(1))[:, None]
+        self.offsets.take(train)
 
     def precode(self, batch: Batch) -> Tensor:
         """Return the layer that both branches read, (B, hidden)."""
-        values = batch.values - self.shift(batch)[batch.rows, 0]
+        values = batch.values
+        if self.config["missing"] == "user_mean":
+            values = values - self.offsets.items.mean() - self.offsets.users(batch)[batch.rows, 0]
         return torch.relu(self.input.bag(batch, values) + self.input.bias)
 
     def encode(self, shared: Tensor) -> tuple[Tensor, Tensor]:
@@ -164,10 +156,10 @@ class HyVAE(RatingModel):
     def loss(self, batch: Batch, progress: float) -> tuple[Tensor, dict]:
         """Return the batch mean of L_rec + beta L_KL + L_deep, and its terms per user."""
         vae, deep, kl = self.branches(batch)
-        means = self.base + self.shift(batch)
+        rest = self.offsets.centred(batch)
 
         def error(prediction: Tensor) -> Tensor:
-            squares = observed_squared_error(prediction + means, batch)
+            squares = observed_squared_error(prediction, rest)
             squares = squares / batch.counts.clamp_min(1) if self.config["error"] == "mean" else squares
             return squares.mean()
 
@@ -192,7 +184,7 @@ class HyVAE(RatingModel):
     def scores(self, batch: Batch) -> Tensor:
         """Return the ratings at the posterior mean, (B, n_items)."""
         vae, deep, _ = self.branches(batch)
-        return self.combine(vae, deep) + self.base + self.shift(batch)
+        return self.offsets(batch) + self.combine(vae, deep)
 
     @torch.no_grad()
     def rates_per_dimension(self, train: Interactions) -> Tensor:

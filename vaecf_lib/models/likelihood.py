@@ -2,31 +2,41 @@
 
 from __future__ import annotations
 
-import torch
+from torch import Tensor
 
-from ..data import Interactions
+from ..data import Batch, Interactions
 from ..errors import ConfigError
 from ..maths import LIKELIHOODS, rating_log_prob
 from .base import Model
-from .ratings import check_ratings, row_means
+from .ratings import Offsets, check_ratings
 
 
 class LikelihoodModel(Model):
     """A decoder ``self.output`` whose logits go into a likelihood: of clicks, or "gaussian", of ratings.
 
-    Subclasses call :meth:`use_likelihood` in their constructor and score clicks by ``self.log_prob``.
+    Subclasses call :meth:`use_likelihood` in their constructor and score clicks by ``self.log_prob``. For ratings they
+    score with :meth:`on_scale`: the decoder models what is left beyond the users' and items' means.
     """
 
-    def use_likelihood(self, name: str) -> None:
-        """Take the log-probability function called ``name``.
+    def use_likelihood(self, name: str, ratings: bool = False) -> None:
+        """Take the log-probability function called ``name``; "gaussian" only if the system has a form for ``ratings``.
 
         Raises:
             ConfigError: there is none.
         """
-        known = LIKELIHOODS | {"gaussian": rating_log_prob}
+        known = LIKELIHOODS | ({"gaussian": self._rating_log_prob} if ratings else {})
         if name not in known:
             raise ConfigError(f"likelihood={name!r}: choose one of {', '.join(known)}")
         self.likelihood, self.log_prob, self.rates = name, known[name], name == "gaussian"
+        if self.rates:
+            self.offsets = Offsets(self.n_items)
+
+    def _rating_log_prob(self, predictions: Tensor, batch: Batch) -> Tensor:
+        return rating_log_prob(predictions, self.offsets.centred(batch))
+
+    def on_scale(self, logits: Tensor, batch: Batch) -> Tensor:
+        """Return scores (B, n_items): the logits themselves, or ratings on their own scale."""
+        return self.offsets(batch) + logits if self.rates else logits
 
     def prepare(self, train: Interactions) -> None:
         """Check that the interactions suit the likelihood.
@@ -36,13 +46,8 @@ class LikelihoodModel(Model):
         """
         if self.rates:
             check_ratings(train)
+            self.offsets.take(train)
         elif train.values is not None and self.likelihood != "multinomial":
             raise ConfigError(
                 f"likelihood={self.likelihood!r} is a model of clicks, not of ratings: use the strong or weak protocol"
             )
-
-    def start(self, train: Interactions) -> None:
-        """Let the decoder's bias start at the items' mean ratings, if this is a model of ratings."""
-        if self.rates:
-            with torch.no_grad():
-                self.output.bias.copy_(row_means(train.transposed()))

@@ -57,7 +57,7 @@ class MultVAE(LikelihoodModel):
         )
         if beta < 0 or not 0 <= anneal <= 1 or not 0 <= dropout < 1:
             raise ConfigError(f"beta={beta}, anneal={anneal}, dropout={dropout}: need beta >= 0 and shares in [0, 1]")
-        self.use_likelihood(likelihood)
+        self.use_likelihood(likelihood, ratings=True)
         self.beta, self.anneal, self.lr = beta, anneal, lr
         self.input = SparseInput(n_items, hidden, dropout)
         self.posterior = nn.Linear(hidden, 2 * latent_dim)
@@ -117,7 +117,7 @@ class MultVAE(LikelihoodModel):
 
     def scores(self, batch: Batch) -> Tensor:
         """Return the logits at the posterior mean, (B, n_items)."""
-        return self.decode(self.encode(batch)[0])
+        return self.on_scale(self.decode(self.encode(batch)[0]), batch)
 
 
 class MultDAE(LikelihoodModel):
@@ -148,7 +148,7 @@ class MultDAE(LikelihoodModel):
         super().__init__(n_items, latent_dim=latent_dim, dropout=dropout, penalty=penalty, likelihood=likelihood, lr=lr)
         if penalty < 0 or not 0 <= dropout < 1:
             raise ConfigError(f"penalty={penalty}, dropout={dropout}: need penalty >= 0 and dropout in [0, 1)")
-        self.use_likelihood(likelihood)
+        self.use_likelihood(likelihood, ratings=True)
         self.penalty, self.lr = penalty, lr
         self.input = SparseInput(n_items, latent_dim, dropout)
         self.output = nn.Linear(latent_dim, n_items)
@@ -159,13 +159,17 @@ class MultDAE(LikelihoodModel):
         super().reset_parameters()
         init_linear(self.output.weight, self.output.bias)
 
-    def scores(self, batch: Batch) -> Tensor:
-        """Return the logits, (B, n_items)."""
+    def logits(self, batch: Batch) -> Tensor:
+        """Return the decoder's output, (B, n_items)."""
         return self.output(torch.tanh(self.input(batch)))
+
+    def scores(self, batch: Batch) -> Tensor:
+        """Return the logits, or predicted ratings, (B, n_items)."""
+        return self.on_scale(self.logits(batch), batch)
 
     def loss(self, batch: Batch, progress: float) -> tuple[Tensor, dict]:
         """Return the batch mean of -log p(x | code of x); the weight penalty acts in the optimiser."""
-        distortion = -self.log_prob(self.scores(batch), batch).mean()
+        distortion = -self.log_prob(self.logits(batch), batch).mean()
         return distortion, {"distortion": distortion}
 
     def phases(self) -> list[Phase]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import ClassVar
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from ..data import Batch, Interactions
 from ..errors import ConfigError
@@ -30,6 +30,39 @@ def row_means(matrix: Interactions, damping: float = DAMPING) -> Tensor:
     rows, _ = matrix.pairs()
     total = torch.zeros(matrix.n_users, device=matrix.device).index_add_(0, rows, matrix.values - overall)
     return overall + total / (matrix.counts + damping)
+
+
+class Offsets(nn.Module):
+    """What is known of a rating without a model: the item's shrunken mean, and how far the user lies above such means.
+
+    A system that predicts what is left beyond them starts as the baseline ``means``, and need not learn from an input
+    of unit length, which hides it, how generous a user is.
+    """
+
+    items: Tensor
+
+    def __init__(self, n_items: int):
+        super().__init__()
+        self.register_buffer("items", torch.zeros(n_items))
+
+    def take(self, train: Interactions) -> None:
+        """Note the items' means."""
+        self.items.copy_(row_means(train.transposed()))
+
+    def users(self, batch: Batch) -> Tensor:
+        """Return the users' shrunken mean distance from the items' means, (B, 1)."""
+        above = torch.zeros(len(batch), device=batch.rows.device)
+        above.index_add_(0, batch.rows, batch.values - self.items[batch.items])
+        return (above / (batch.counts + DAMPING))[:, None]
+
+    def forward(self, batch: Batch) -> Tensor:
+        """Return the ratings that the offsets alone predict, (B, n_items)."""
+        return self.items + self.users(batch)
+
+    def centred(self, batch: Batch) -> Batch:
+        """Return the batch with what is left of its ratings."""
+        rest = batch.values - self.items[batch.items] - self.users(batch)[batch.rows, 0]
+        return Batch(batch.users, batch.counts, batch.rows, batch.items, rest, batch.n_items)
 
 
 class RatingModel(Model):

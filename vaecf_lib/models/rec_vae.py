@@ -86,7 +86,7 @@ class RecVAE(LikelihoodModel):
             raise ConfigError(
                 "clean_decoder needs alternating training: the encoder sees the decoder's input otherwise"
             )
-        self.use_likelihood(likelihood)
+        self.use_likelihood(likelihood, ratings=True)
         encoder = DenseEncoder if architecture == "dense" else GaussianEncoder
         self.encoder = encoder(n_items, hidden, latent_dim, dropout)
         self.old_encoder = copy.deepcopy(self.encoder).requires_grad_(False)
@@ -143,7 +143,7 @@ class RecVAE(LikelihoodModel):
 
         Eq. 23 of the paper with the sign of its KL term corrected.
         """
-        mu, logvar = self.encoder(batch)
+        mu, logvar = self.encode(batch)
         z = sample_gaussian(mu, logvar)
         distortion = -self.log_prob(self.decode(z, frozen=frozen_decoder), batch).mean()
         kl = gaussian_log_prob(z, mu, logvar) - self.log_prior(z, batch)
@@ -159,7 +159,7 @@ class RecVAE(LikelihoodModel):
         training = self.encoder.training
         self.encoder.train(training and not self.config["clean_decoder"])
         with torch.no_grad():
-            mu, logvar = self.encoder(batch)
+            mu, logvar = self.encode(batch)
             z = sample_gaussian(mu, logvar)
         self.encoder.train(training)
         distortion = -self.log_prob(self.decode(z), batch).mean()
@@ -184,4 +184,4 @@ class RecVAE(LikelihoodModel):
 
     def scores(self, batch: Batch) -> Tensor:
         """Return the logits at the posterior mean, (B, n_items)."""
-        return self.decode(self.encode(batch)[0])
+        return self.on_scale(self.decode(self.encode(batch)[0]), batch)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from itertools import pairwise
 
 import torch
@@ -10,9 +11,9 @@ from torch import Tensor, nn
 from ..data import Batch, Block, BlockSweep, Interactions, RowSweep
 from ..errors import ConfigError
 from ..maths import gaussian_kl, sample_gaussian
-from ..nn import SparseInput
+from ..nn import SparseInput, row_dot, row_sum
 from .base import Phase
-from .ratings import TransductiveModel, row_means
+from .ratings import DAMPING, TransductiveModel, row_means
 
 
 def _dense(widths: list[int]) -> nn.Sequential:
@@ -61,11 +62,10 @@ class Tower(nn.Module):
         """Return (B, latent_dim) from the rows' entries ``values`` (n,) and all ``embeddings`` (n_inputs, K)."""
         parts = []
         if hasattr(self, "data"):
-            parts.append(self.data_rest(torch.relu(self.data.bag(batch, values) + self.data.bias)))
+            parts.append(self.data_rest(torch.relu(row_sum(self.data.weight, batch, values) + self.data.bias)))
         if hasattr(self, "phi"):
             table = torch.einsum("jk,jkm->jm", embeddings, self.phi)
-            total = nn.functional.embedding_bag(batch.items, table, batch.offsets, mode="sum")
-            parts.append(self.latent_rest(torch.relu(total + self.phi_bias)))
+            parts.append(self.latent_rest(torch.relu(row_sum(table, batch) + self.phi_bias)))
         return self.output(self.head(torch.cat(parts, -1)))
 
 
@@ -92,18 +92,16 @@ class Attention(nn.Module):
             self.mix.weight.mul_(0.1)
             self.mix.weight[:, : self.theta.shape[0]] += torch.eye(self.theta.shape[0], device=self.theta.device)
 
-    def weights(self, scores: Tensor, rows: Tensor, n_rows: int) -> Tensor:
-        """Return a_j, (n,), that add up to one within each row, from ``scores`` (n,)."""
+    def weights(self, scores: Tensor, batch: Batch) -> Tensor:
+        """Return a_j, (n,), that add up to one within each row of the batch, from ``scores`` (n,)."""
 
-        def per_row(values: Tensor) -> Tensor:
-            return torch.zeros(n_rows, device=values.device, dtype=values.dtype).index_add(0, rows, values)
+        def per_row(values: Tensor, reduce: str) -> Tensor:
+            return torch.segment_reduce(values, reduce, lengths=batch.counts).index_select(0, batch.rows)
 
         if self.kind == "softmax":
-            top = torch.full((n_rows,), -torch.inf, device=scores.device, dtype=scores.dtype)
-            top = top.scatter_reduce(0, rows, scores.detach(), "amax")
-            scores = torch.exp(scores - top[rows])
-            return scores / per_row(scores)[rows]
-        return scores / _away_from_zero(per_row(scores))[rows]
+            scores = torch.exp(scores - per_row(scores.detach(), "max"))
+            return scores / per_row(scores, "sum")
+        return scores / _away_from_zero(per_row(scores, "sum"))
 
     def forward(self, own: Tensor, batch: Batch, embeddings: Tensor) -> Tensor:
         """Return the row's vectors, (B, K), after a look at what they rated, or at everything."""
@@ -114,9 +112,9 @@ class Attention(nn.Module):
             share = scores / _away_from_zero(scores.sum(-1, keepdim=True)) if paper else torch.softmax(scores, -1)
             context = share @ embeddings
         else:
-            rated = embeddings[batch.items]
-            share = self.weights((query[batch.rows] * rated).sum(-1), batch.rows, len(batch))
-            context = torch.zeros_like(own).index_add(0, batch.rows, share[:, None] * rated)
+            share = self.weights(row_dot(query, batch, embeddings), batch)
+            bag = nn.functional.embedding_bag
+            context = bag(batch.items, embeddings, batch.offsets, mode="sum", per_sample_weights=share)
         return self.mix(torch.cat([own, context], -1))
 
 
@@ -156,8 +154,9 @@ class VAEBMF(TransductiveModel):
         kl: "once", each user's and each item's divergence counts once an iteration, as in Eq. 7; or "per_block", as
             the listing counts it, once for each block.
         updates: "nested" blocks, or "sequential", first users, then items, with the other side held fixed.
-        offset: what is subtracted from a rating: "items", the item's shrunken mean, "mean", the global one, or
-            "none", as printed.
+        offset: what is subtracted from a rating: "both", the item's shrunken mean and then the user's mean distance
+            from it, "items", the first alone, "mean", the global mean, or "none", as printed.
+        initial_variance: of the posteriors, before training; in (0, 1).
         users_per_block, items_per_block: size of the blocks.
         lr: Adam's step size.
         n_users: taken from the data.
@@ -165,7 +164,7 @@ class VAEBMF(TransductiveModel):
 
     slug = "vae-bmf"
     about = "two-sided VAE for matrix factorisation with cross feedback (Jin et al.)"
-    by_user: Interactions | None = None
+    by_user: Interactions | None = None  # what is left of the ratings beyond the offset
     by_item: Interactions | None = None
 
     def __init__(
@@ -184,7 +183,8 @@ class VAEBMF(TransductiveModel):
         data_input: bool = True,
         kl: str = "once",
         updates: str = "nested",
-        offset: str = "items",
+        offset: str = "both",
+        initial_variance: float = 0.05,
         users_per_block: int = 500,
         items_per_block: int = 500,
         lr: float = 2e-3,
@@ -196,10 +196,12 @@ class VAEBMF(TransductiveModel):
             ("scope", ("rated", "all")),
             ("kl", ("once", "per_block")),
             ("updates", ("nested", "sequential")),
-            ("offset", ("items", "mean", "none")),
+            ("offset", ("both", "items", "mean", "none")),
         ):
             if options[name] not in known:
                 raise ConfigError(f"{name}={options[name]!r}: choose {' or '.join(map(repr, known))}")
+        if not 0 < initial_variance < 1:
+            raise ConfigError(f"initial_variance={initial_variance}: the paper's variances lie between 0 and 1")
         if not (feedback or data_input):
             raise ConfigError("feedback=False and data_input=False leave the encoders nothing to read")
         if not feedback:  # the attention looks at the fed-back embeddings
@@ -214,33 +216,55 @@ class VAEBMF(TransductiveModel):
         for name, size in (("u", n_users), ("v", self.n_items)):
             self.register_buffer(f"{name}_sample", torch.zeros(size, k))  # what the other side reads
             self.register_buffer(f"{name}_mean", torch.zeros(size, k))  # what predicts
-        self.register_buffer("base", torch.zeros(self.n_items))
+        self.register_buffer("base_u", torch.zeros(n_users))
+        self.register_buffer("base_v", torch.zeros(self.n_items))
 
+    @torch.no_grad()
     def reset_parameters(self) -> None:
         """Draw all weights anew, and the first embeddings from N(0, I)."""
         if self.config["n_users"] is not None:
             super().reset_parameters()
+            variance = self.config["initial_variance"]
+            for side in (self.users, self.items):
+                last = side.look_variance.mix if hasattr(side, "look_variance") else side.variance.output
+                last.bias.fill_(math.log(variance / (1 - variance)))
             for buffer in (self.u_sample, self.v_sample):
                 buffer.normal_()
 
     def prepare(self, train: Interactions) -> None:
-        """Note the ratings by user and by item, and what is subtracted from them."""
+        """Note what is subtracted from the ratings, and the rest by user and by item."""
         super().prepare(train)
-        if self.config["offset"] == "items":
-            self.base.copy_(row_means(train.transposed()))
+        users, items = train.pairs()
+        for buffer in (self.base_u, self.base_v):
+            buffer.zero_()
+        if self.config["offset"] in ("both", "items"):
+            self.base_v.copy_(row_means(train.transposed()))
         elif self.config["offset"] == "mean":
-            self.base.fill_(train.values.mean())
-        self.by_user, self.by_item = train, train.transposed()
+            self.base_v.fill_(train.values.mean())
+        if self.config["offset"] == "both":
+            self.base_u.index_add_(0, users, train.values - self.base_v[items]).div_(train.counts + DAMPING)
+        rest = train.values - self.base_u[users] - self.base_v[items]
+        self.by_user = Interactions(train.indptr, train.indices, rest, train.shape)
+        self.by_item = self.by_user.transposed()
+
+    @torch.no_grad()
+    def start(self, train: Interactions) -> None:
+        """Scale the first layers' weights to the number of entries that a row has, instead of what it could have."""
+        for side, matrix in ((self.users, self.by_user), (self.items, self.by_item)):
+            filled = matrix.nnz / (matrix.n_users * matrix.n_items)
+            for name, weight in side.named_parameters():
+                if name.endswith(("data.weight", "phi")):
+                    weight.mul_(filled**-0.5)
 
     # --- the two encoders --------------------------------------------------------------------------------------
 
     def encode_users(self, batch: Batch) -> tuple[Tensor, Tensor]:
-        """Return mu and log sigma^2 of q(u_i | V_i, X_i) for rows of the data, each (B, K)."""
-        return self.users(batch, batch.values - self.base[batch.items], self.v_sample)
+        """Return mu and log sigma^2 of q(u_i | V_i, X_i) for rows of ``by_user``, each (B, K)."""
+        return self.users(batch, batch.values, self.v_sample)
 
     def encode_items(self, batch: Batch) -> tuple[Tensor, Tensor]:
-        """Return mu and log sigma^2 of q(v_j | U_j, X_j) for rows of the transposed data, each (C, K)."""
-        return self.items(batch, batch.values - self.base[batch.users][batch.rows], self.u_sample)
+        """Return mu and log sigma^2 of q(v_j | U_j, X_j) for rows of ``by_item``, each (C, K)."""
+        return self.items(batch, batch.values, self.u_sample)
 
     @torch.no_grad()
     def resample(self) -> None:
@@ -263,12 +287,9 @@ class VAEBMF(TransductiveModel):
         """Return -Q's share of this block, per rating of a mean block."""
         sweep = self._blocks()
         user_batches, item_batches = sweep.counts()
-        (mu, logvar), (nu, logtau) = (
-            self.encode_users(self.by_user.rows(block.users)),
-            self.encode_items(self.by_item.rows(block.items)),
-        )
+        (mu, logvar), (nu, logtau) = self.encode_users(block.users), self.encode_items(block.items)
         u, v = sample_gaussian(mu, logvar), sample_gaussian(nu, logtau)
-        predicted = self.base[block.items][block.columns] + (u[block.rows] * v[block.columns]).sum(-1)
+        predicted = (u.index_select(0, block.rows) * v.index_select(0, block.columns)).sum(-1)
         error = (predicted - block.values).square().sum()
         once = self.config["kl"] == "once"
         kl_u = gaussian_kl(mu, logvar).sum() / (item_batches if once else 1)
@@ -281,14 +302,14 @@ class VAEBMF(TransductiveModel):
         """Return -Q's share of some users with V held fixed, per rating (``updates="sequential"``)."""
         mu, logvar = self.encode_users(batch)
         u = sample_gaussian(mu, logvar)
-        predicted = self.base[batch.items] + (u[batch.rows] * self.v_sample[batch.items]).sum(-1)
+        predicted = (u[batch.rows] * self.v_sample[batch.items]).sum(-1)
         return self._one_side(predicted - batch.values, gaussian_kl(mu, logvar).sum(), self.config["beta_u"])
 
     def items_loss(self, batch: Batch, progress: float) -> tuple[Tensor, dict]:
         """Return -Q's share of some items with U held fixed, per rating (``updates="sequential"``)."""
         mu, logvar = self.encode_items(batch)
         v = sample_gaussian(mu, logvar)
-        predicted = self.base[batch.users][batch.rows] + (v[batch.rows] * self.u_sample[batch.items]).sum(-1)
+        predicted = (v[batch.rows] * self.u_sample[batch.items]).sum(-1)
         return self._one_side(predicted - batch.values, gaussian_kl(mu, logvar).sum(), self.config["beta_v"])
 
     @staticmethod
@@ -297,7 +318,7 @@ class VAEBMF(TransductiveModel):
         return (0.5 * error.square().sum() + beta * kl) / n, {"error": error.square().sum() / n}
 
     def _blocks(self) -> BlockSweep:
-        return BlockSweep(self.by_user, self.config["users_per_block"], self.config["items_per_block"])
+        return BlockSweep(self.by_user, self.by_item, self.config["users_per_block"], self.config["items_per_block"])
 
     def phases(self) -> list[Phase]:
         """One phase over all blocks, then new samples; or the users' side and the items' side in turn."""
@@ -318,9 +339,10 @@ class VAEBMF(TransductiveModel):
 
     def scores(self, batch: Batch) -> Tensor:
         """Return the ratings at the posterior means, (B, n_items)."""
-        return self.base + self.u_mean[self.check_users(batch)] @ self.v_mean.T
+        users = self.check_users(batch)
+        return self.base_u[users][:, None] + self.base_v + self.u_mean[users] @ self.v_mean.T
 
     def pair_scores(self, batch: Batch, rows: Tensor, items: Tensor) -> Tensor:
         """Return the ratings of single items, (n,)."""
         users = self.check_users(batch)[rows]
-        return self.base[items] + (self.u_mean[users] * self.v_mean[items]).sum(-1)
+        return self.base_u[users] + self.base_v[items] + (self.u_mean[users] * self.v_mean[items]).sum(-1)

@@ -2,6 +2,15 @@
 
 from .encoders import DenseEncoder, GaussianEncoder
 from .flows import InverseAutoregressiveFlow
-from .layers import SparseInput, init_linear, unit_length
+from .layers import SparseInput, init_linear, row_dot, row_sum, unit_length
 
-__all__ = ["DenseEncoder", "GaussianEncoder", "InverseAutoregressiveFlow", "SparseInput", "init_linear", "unit_length"]
+__all__ = [
+    "DenseEncoder",
+    "GaussianEncoder",
+    "InverseAutoregressiveFlow",
+    "SparseInput",
+    "init_linear",
+    "row_dot",
+    "row_sum",
+    "unit_length",
+]
