@@ -246,6 +246,42 @@ def d_states(split) -> dict:
     return states
 
 
+HYVAE_KINDS = {
+    "VAE alone": {"branches": "vae"},
+    "Hy-VAE, summed": {"fusion": "sum"},
+    "Hy-VAE, fused by a layer": {"fusion": "concat", "lr": 0.0003},
+}
+HYVAE_BETAS = (0, 0.1, 0.2, 0.5, 1, 2, 4, 8)
+HYVAE_SETTINGS = {"hidden": 64, "code": 32, "dropout": 0.2, "lr": 0.001}
+HYVAE_EPOCHS = 12
+
+
+def hyvae_state(split, kind: str, beta: float) -> dict:
+    """Train one kind of Hy-VAE at one beta; return the rate of each latent dimension and the test RMSE."""
+    ratings = vc.split_ratings(vc.load_dataset("planted"))
+    model = vc.models.HyVAE(ratings.n_items, beta=beta, **(HYVAE_SETTINGS | HYVAE_KINDS[kind]))
+    vc.fit(model, ratings, epochs=HYVAE_EPOCHS, batch_size=SMALL_BATCH, seed=0, device="cpu", progress=False)
+    rates = model.rates_per_dimension(ratings.train).sort(descending=True).values
+    rmse = vc.evaluate(model, ratings.test, ("rmse",))["rmse"].mean
+    return {"rate": [round(v, 4) for v in rates.tolist()], "rmse": round(rmse, 4)}
+
+
+BMF_BETAS = (0.003, 0.03, 0.1, 0.3, 1)
+BMF_SETTINGS = {
+    "latent_dim": 4, "data_dim": 8, "hidden": 16, "users_per_block": 500, "items_per_block": 100, "lr": 0.003,
+}  # fmt: skip
+BMF_EPOCHS = 10
+
+
+def bmf_state(split, beta_u: float, beta_v: float) -> dict:
+    """Train VAE-BMF at one pair of betas; return both divergences and the test RMSE."""
+    ratings = vc.split_ratings(vc.load_dataset("planted"), 0.7, 0.15, 0.15)
+    model = vc.models.VAEBMF(ratings.n_items, beta_u=beta_u, beta_v=beta_v, **BMF_SETTINGS)
+    run = vc.fit(model, ratings, epochs=BMF_EPOCHS, seed=0, device="cpu", progress=False)
+    rmse = vc.evaluate(model, ratings.test, ("rmse",))["rmse"].mean
+    return {"rmse": round(rmse, 4), "kl_u": round(run.best["kl_u"], 3), "kl_v": round(run.best["kl_v"], 3)}
+
+
 def _summary(ndcgs: list[float]) -> dict:
     return {
         "ndcg": round(statistics.mean(ndcgs), 4),
@@ -276,6 +312,11 @@ GRIDS = {
         "vaegan-avb-d-c", (VAEGAN_ALPHAS, VAEGAN_BETAS, VAEGAN_GAMMAS), vaegan_state,
         VAEGAN_SETTINGS | {"batch_size": SMALL_BATCH}, VAEGAN_EPOCHS, VAEGAN_SEEDS,
     ),
+    "hyvae_beta": (
+        "hyvae", (tuple(HYVAE_KINDS), HYVAE_BETAS), hyvae_state,
+        HYVAE_SETTINGS | {"batch_size": SMALL_BATCH}, HYVAE_EPOCHS, (0,),
+    ),
+    "bmf_beta": ("vae-bmf", (BMF_BETAS, BMF_BETAS), bmf_state, BMF_SETTINGS, BMF_EPOCHS, (0,)),
 }  # fmt: skip
 
 

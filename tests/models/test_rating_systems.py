@@ -237,7 +237,7 @@ def test_latent_input_of_bmf_is_never_built_and_equals_the_printed_one():
     z = ((dense > 0).float()[:, :, None] * embeddings).reshape(9, 12 * 3)  # what is never built
     first = z @ tower.phi.reshape(12 * 3, 5) + tower.phi_bias
     expected = tower.output(tower.head(tower.latent_rest(torch.relu(first))))
-    assert torch.allclose(tower(batch, batch.values, embeddings), expected, atol=1e-5)
+    assert torch.allclose(tower(batch, None, embeddings), expected, atol=1e-5)
 
 
 def bmf(**options):
@@ -410,3 +410,85 @@ def test_bad_options_are_named():
         SYSTEMS["cnn-cf"](10, latent_dim=12)
     with pytest.raises(vc.ConfigError, match="parts='some'"):
         SYSTEMS["means"](10, parts="some")
+
+
+# --- what chapters 9 and 10 state ------------------------------------------------------------------------------------
+
+
+def test_uniform_guesses_have_a_largest_possible_rmse():
+    """Every composition of true ratings, weights on a grid: the mean squared error is largest with all at the ends."""
+    for values, largest in ((range(1, 6), 6**0.5), ([k / 2 for k in range(1, 11)], 2.669)):
+        scale = torch.tensor(list(values), dtype=torch.float64)
+        error = (scale[:, None] - scale) ** 2  # guess x truth
+        by_truth = error.mean(0)
+        assert by_truth.max().sqrt().item() == pytest.approx(largest, abs=5e-4)
+        assert torch.allclose(by_truth, scale.var(correction=0) + (scale - scale.mean()) ** 2)
+        for shares in torch.distributions.Dirichlet(torch.full_like(scale, 0.3)).sample((200,)):
+            assert (shares * by_truth).sum().sqrt() <= by_truth.max().sqrt() + 1e-12
+
+
+def test_mae_never_exceeds_rmse():
+    errors = torch.randn(500, 40, dtype=torch.float64) * torch.rand(500, 1, dtype=torch.float64) * 5
+    assert (errors.abs().mean(1) <= errors.square().mean(1).sqrt()).all()
+    assert torch.isclose(torch.full((9,), 2.0).abs().mean(), torch.full((9,), 2.0).square().mean().sqrt())
+
+
+def test_objective_of_bmf_is_a_bound():
+    """One user, two items, K = 1: Q with beta = 1 never exceeds log p(X), by quadrature, and comes close to it."""
+    x = np.array([0.8, -1.1])
+    u = np.linspace(-12, 12, 200_001)
+    # Given u, each rating is N(0, u^2 + 1): the item's factor is integrated out.
+    variance = u**2 + 1
+    log_joint = -0.5 * u**2 - 0.5 * np.log(2 * np.pi)
+    for value in x:
+        log_joint = log_joint - 0.5 * value**2 / variance - 0.5 * np.log(2 * np.pi * variance)
+    evidence = np.log(np.exp(log_joint).sum() * (u[1] - u[0]))
+    rng = np.random.RandomState(0)
+    best = -np.inf
+    for _ in range(3000):
+        (m, *n), (s, *t) = rng.randn(3), np.exp(rng.randn(3) - 1) ** 2
+        n, t = np.array(n), np.minimum(t, 1.0)
+        s = min(s, 1.0)  # the paper's variances lie below one
+        # E (x - u v)^2 for independent u and v, in closed form
+        error = x**2 - 2 * x * m * n + (m**2 + s) * (n**2 + t)
+        q = (-0.5 * error - 0.5 * np.log(2 * np.pi)).sum()
+        q -= sum(0.5 * (a**2 + b - 1 - np.log(b)) for a, b in zip((m, *n), (s, *t), strict=True))
+        assert q <= evidence
+        best = max(best, q)
+    assert best > evidence - 0.5
+
+
+def test_error_of_a_product_of_independent_factors():
+    """E (x - u v)^2 = x^2 - 2 x m n + (m^2 + s)(n^2 + t), summed over dimensions, against samples."""
+    torch.manual_seed(0)
+    m, n = torch.randn(3, dtype=torch.float64), torch.randn(3, dtype=torch.float64)
+    s, t = torch.rand(3, dtype=torch.float64), torch.rand(3, dtype=torch.float64)
+    u = m + s.sqrt() * torch.randn(400_000, 3, dtype=torch.float64)
+    v = n + t.sqrt() * torch.randn(400_000, 3, dtype=torch.float64)
+    sampled = (1.3 - (u * v).sum(1)).square().mean()
+    exact = (1.3 - m @ n) ** 2 + ((m**2 + s) * (n**2 + t) - (m * n) ** 2).sum()
+    assert sampled.item() == pytest.approx(exact.item(), rel=0.01)
+
+
+def test_softmax_attention_ignores_a_shift_and_the_printed_one_does_not():
+    _, matrix, model = bmf(attention="softmax")
+    batch, scores = matrix.rows(torch.arange(9)), torch.randn(matrix.nnz)
+    look = model.users.look_mean
+    assert torch.allclose(look.weights(scores + 3, batch), look.weights(scores, batch), atol=1e-5)
+    *_, printed = bmf(attention="paper")
+    look = printed.users.look_mean
+    assert not torch.allclose(look.weights(scores + 3, batch), look.weights(scores, batch), atol=0.1)
+
+
+def test_means_are_where_rating_forms_start(ratings):
+    """Untrained and with a decoder of zeros, a rating form predicts what the baseline of means predicts."""
+    floor = build("means", ratings.n_items)
+    vc.fit(floor, ratings, epochs=0, device="cpu", progress=False)
+    expected = floor.scores(ratings.test.history.rows(torch.arange(20)))
+    for slug, options in (("mult-vae", GAUSSIAN), ("mult-dae", GAUSSIAN), ("recvae", GAUSSIAN), ("cdae", {})):
+        model = build(slug, ratings.n_items, **options)
+        vc.fit(model, ratings, epochs=0, device="cpu", progress=False)
+        with torch.no_grad():
+            model.output.weight.zero_()
+            model.output.bias.zero_()
+            assert torch.allclose(model.scores(ratings.test.history.rows(torch.arange(20))), expected, atol=1e-5), slug

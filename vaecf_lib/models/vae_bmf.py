@@ -58,14 +58,18 @@ class Tower(nn.Module):
             nn.init.uniform_(self.phi, -limit, limit)
             nn.init.uniform_(self.phi_bias, -limit, limit)
 
-    def forward(self, batch: Batch, values: Tensor, embeddings: Tensor) -> Tensor:
-        """Return (B, latent_dim) from the rows' entries ``values`` (n,) and all ``embeddings`` (n_inputs, K)."""
+    def forward(self, batch: Batch, kept: Tensor | None, embeddings: Tensor) -> Tensor:
+        """Return (B, latent_dim) from a batch of rows and all ``embeddings`` (n_inputs, K).
+
+        ``kept`` (n,) is 0 for entries that are dropped and 1 / (1 - dropout) for the others; None keeps all.
+        """
         parts = []
         if hasattr(self, "data"):
+            values = batch.values if kept is None else batch.values * kept
             parts.append(self.data_rest(torch.relu(row_sum(self.data.weight, batch, values) + self.data.bias)))
         if hasattr(self, "phi"):
             table = torch.einsum("jk,jkm->jm", embeddings, self.phi)
-            parts.append(self.latent_rest(torch.relu(row_sum(table, batch) + self.phi_bias)))
+            parts.append(self.latent_rest(torch.relu(row_sum(table, batch, kept) + self.phi_bias)))
         return self.output(self.head(torch.cat(parts, -1)))
 
 
@@ -124,15 +128,19 @@ class Side(nn.Module):
     def __init__(self, n_inputs: int, config: dict):
         super().__init__()
         shape = [config[k] for k in ("latent_dim", "data_dim", "hidden", "data_layers", "layers")]
+        self.dropout = config["dropout"]
         self.mean, self.variance = (Tower(n_inputs, *shape, config["data_input"], config["feedback"]) for _ in range(2))
         if config["attention"] is not None:
             self.look_mean, self.look_variance = (
                 Attention(config["latent_dim"], config["attention"], config["scope"]) for _ in range(2)
             )
 
-    def forward(self, batch: Batch, values: Tensor, embeddings: Tensor) -> tuple[Tensor, Tensor]:
+    def forward(self, batch: Batch, embeddings: Tensor) -> tuple[Tensor, Tensor]:
         """Return mu and log sigma^2, each (B, latent_dim)."""
-        mu, raw = self.mean(batch, values, embeddings), self.variance(batch, values, embeddings)
+        kept = None
+        if self.training and self.dropout > 0:
+            kept = nn.functional.dropout(torch.ones_like(batch.values), self.dropout)
+        mu, raw = self.mean(batch, kept, embeddings), self.variance(batch, kept, embeddings)
         if hasattr(self, "look_mean"):
             mu, raw = self.look_mean(mu, batch, embeddings), self.look_variance(raw, batch, embeddings)
         return mu, nn.functional.logsigmoid(raw)
@@ -156,6 +164,7 @@ class VAEBMF(TransductiveModel):
         updates: "nested" blocks, or "sequential", first users, then items, with the other side held fixed.
         offset: what is subtracted from a rating: "both", the item's shrunken mean and then the user's mean distance
             from it, "items", the first alone, "mean", the global mean, or "none", as printed.
+        dropout: share of a row's entries hidden from its encoder at each update; the paper has none.
         initial_variance: of the posteriors, before training; in (0, 1).
         users_per_block, items_per_block: size of the blocks.
         lr: Adam's step size.
@@ -184,7 +193,8 @@ class VAEBMF(TransductiveModel):
         kl: str = "once",
         updates: str = "nested",
         offset: str = "both",
-        initial_variance: float = 0.05,
+        dropout: float = 0.0,
+        initial_variance: float = 0.01,
         users_per_block: int = 500,
         items_per_block: int = 500,
         lr: float = 2e-3,
@@ -200,8 +210,10 @@ class VAEBMF(TransductiveModel):
         ):
             if options[name] not in known:
                 raise ConfigError(f"{name}={options[name]!r}: choose {' or '.join(map(repr, known))}")
-        if not 0 < initial_variance < 1:
-            raise ConfigError(f"initial_variance={initial_variance}: the paper's variances lie between 0 and 1")
+        if not 0 < initial_variance < 1 or not 0 <= dropout < 1:
+            raise ConfigError(
+                f"initial_variance={initial_variance}, dropout={dropout}: need one in (0, 1), the other in [0, 1)"
+            )
         if not (feedback or data_input):
             raise ConfigError("feedback=False and data_input=False leave the encoders nothing to read")
         if not feedback:  # the attention looks at the fed-back embeddings
@@ -260,11 +272,11 @@ class VAEBMF(TransductiveModel):
 
     def encode_users(self, batch: Batch) -> tuple[Tensor, Tensor]:
         """Return mu and log sigma^2 of q(u_i | V_i, X_i) for rows of ``by_user``, each (B, K)."""
-        return self.users(batch, batch.values, self.v_sample)
+        return self.users(batch, self.v_sample)
 
     def encode_items(self, batch: Batch) -> tuple[Tensor, Tensor]:
         """Return mu and log sigma^2 of q(v_j | U_j, X_j) for rows of ``by_item``, each (C, K)."""
-        return self.items(batch, batch.values, self.u_sample)
+        return self.items(batch, self.u_sample)
 
     @torch.no_grad()
     def resample(self) -> None:
@@ -274,8 +286,11 @@ class VAEBMF(TransductiveModel):
             return [torch.cat(part) for part in zip(*(encode(batch) for batch in matrix.batches(1000)), strict=True)]
 
         # Users are encoded with the old V and items with the old U, so both before either is replaced.
+        was_training = self.training
+        self.eval()  # what predicts is encoded from whole rows
         mu, logvar = posterior(self.encode_users, self.by_user)
         nu, logtau = posterior(self.encode_items, self.by_item)
+        self.train(was_training)
         self.u_mean.copy_(mu)
         self.v_mean.copy_(nu)
         self.u_sample.copy_(sample_gaussian(mu, logvar))
