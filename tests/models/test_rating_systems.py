@@ -243,7 +243,7 @@ def test_latent_input_of_bmf_is_never_built_and_equals_the_printed_one():
 def bmf(**options):
     dense, matrix = small_ratings()
     torch.manual_seed(0)
-    settings = {"latent_dim": 3, "data_dim": 4, "hidden": 5, "users_per_block": 4, "items_per_block": 5}
+    settings = {"latent_dim": 3, "data_dim": 4, "hidden": 5, "users_per_block": 4, "items_per_block": 5, "dropout": 0.0}
     model = vc.models.VAEBMF(12, **(settings | options))
     model.prepare(matrix)
     return dense, matrix, model
@@ -363,7 +363,15 @@ def test_bmf_fed_back_embeddings_are_constants_and_renewed_after_an_iteration():
 )
 def test_bmf_variants_train(ratings, options):
     model = vc.models.VAEBMF(
-        ratings.n_items, latent_dim=4, data_dim=8, hidden=16, users_per_block=300, items_per_block=250, **options
+        ratings.n_items,
+        latent_dim=4,
+        data_dim=8,
+        hidden=16,
+        users_per_block=300,
+        items_per_block=100,
+        dropout=0.0,
+        lr=0.003,
+        **options,
     )
     run = vc.fit(model, ratings, epochs=4, device="cpu", progress=False)
     assert np.isfinite(run.curve("rmse")).all()

@@ -164,7 +164,7 @@ class VAEBMF(TransductiveModel):
         updates: "nested" blocks, or "sequential", first users, then items, with the other side held fixed.
         offset: what is subtracted from a rating: "both", the item's shrunken mean and then the user's mean distance
             from it, "items", the first alone, "mean", the global mean, or "none", as printed.
-        dropout: share of a row's entries hidden from its encoder at each update; the paper has none.
+        dropout: share of a row's entries hidden from its encoder at each update; 0 is as printed.
         initial_variance: of the posteriors, before training; in (0, 1).
         users_per_block, items_per_block: size of the blocks.
         lr: Adam's step size.
@@ -184,8 +184,8 @@ class VAEBMF(TransductiveModel):
         hidden: int = 50,
         data_layers: int = 1,
         layers: int = 0,
-        beta_u: float = 0.01,
-        beta_v: float = 0.01,
+        beta_u: float = 0.03,
+        beta_v: float = 0.03,
         attention: str | None = "softmax",
         scope: str = "rated",
         feedback: bool = True,
@@ -193,11 +193,11 @@ class VAEBMF(TransductiveModel):
         kl: str = "once",
         updates: str = "nested",
         offset: str = "both",
-        dropout: float = 0.0,
+        dropout: float = 0.5,
         initial_variance: float = 0.01,
         users_per_block: int = 500,
         items_per_block: int = 500,
-        lr: float = 2e-3,
+        lr: float = 1e-3,
         n_users: int | None = None,
     ):
         options = {name: value for name, value in locals().items() if name not in ("self", "n_items", "__class__")}
