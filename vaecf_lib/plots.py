@@ -129,12 +129,12 @@ def rank_diagram(ranks, difference: float, title: str = ""):
     groups = [(i, max(j for j in range(i, n) if places[j] - places[i] <= difference)) for i in range(n)]
     groups = [(i, j) for i, j in groups if j > i and not any(a < i and j <= b for a, b in groups)]
     below = 0.35 * (len(groups) + 1)
-    figure, axes = subplots(figsize=(7.2, 1.0 + 0.3 * half + 0.2 * len(groups)))
+    figure, axes = subplots(figsize=(7.2, 1.4 + 0.3 * half + 0.2 * len(groups)))
     axes.plot([1, n], [0, 0], color="#444", linewidth=1.5)
     for rank in range(1, n + 1):
         axes.plot([rank, rank], [0, 0.18], color="#444", linewidth=1)
         axes.annotate(str(rank), (rank, 0.28), ha="center", va="bottom")
-    axes.annotate(title or "mean rank", (1, 1.1), va="bottom", weight="bold")
+    axes.set_title(title or "mean rank")
     axes.plot([n - difference, n], [1.2, 1.2], color="#444", linewidth=3, solid_capstyle="butt")
     label = f"critical difference {difference:.2f}"
     axes.annotate(label, (n - difference / 2, 1.3), ha="center", va="bottom", fontsize=9)

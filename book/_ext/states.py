@@ -268,7 +268,8 @@ def hyvae_state(split, kind: str, beta: float) -> dict:
 
 BMF_BETAS = (0.003, 0.03, 0.1, 0.3, 1)
 BMF_SETTINGS = {
-    "latent_dim": 4, "data_dim": 8, "hidden": 16, "users_per_block": 500, "items_per_block": 100, "lr": 0.003,
+    "latent_dim": 4, "data_dim": 8, "hidden": 16, "dropout": 0.0, "lr": 0.003,
+    "users_per_block": 500, "items_per_block": 100,
 }  # fmt: skip
 BMF_EPOCHS = 10
 

@@ -119,6 +119,20 @@ def test_single_predictions_are_entries_of_all(ratings, slug):
         assert torch.allclose(model.pair_scores(batch, rows, items), model.scores(batch)[rows, items], atol=1e-5)
 
 
+def test_autorecs_kept_codes_follow_the_weights(ratings):
+    model = build("autorec-i", ratings.n_items, hidden=8)
+    vc.fit(model, ratings, epochs=1, device="cpu", progress=False)
+    batch = ratings.test.history.rows(torch.arange(5))
+    with torch.no_grad():
+        before = model.scores(batch)
+        assert torch.equal(model.scores(batch), before)
+        model.load_state_dict({name: 2 * value for name, value in model.state_dict().items()})
+        after = model.scores(batch)
+        model.train()
+        expected = model.scores(batch)
+    assert torch.equal(after, expected) and not torch.allclose(after, before)
+
+
 @pytest.mark.parametrize("slug", LEARNS)
 def test_clicks_are_refused(planted_split, slug):
     options, *_ = LEARNS[slug]

@@ -308,6 +308,7 @@ class AutoRecI(TransductiveModel):
     slug = "autorec-i"
     about = "AutoRec on item vectors (Sedhain et al. 2015)"
     by_item: Interactions | None = None
+    _kept: Tensor | None = None
 
     def __init__(
         self,
@@ -328,7 +329,7 @@ class AutoRecI(TransductiveModel):
     def prepare(self, train: Interactions) -> None:
         """Note the training ratings by item: they are the input, at prediction as well."""
         super().prepare(train)
-        self.by_item = train.transposed()
+        self.by_item, self._kept = train.transposed(), None
 
     def start(self, train: Interactions) -> None:
         """Start at the users' mean ratings."""
@@ -338,6 +339,25 @@ class AutoRecI(TransductiveModel):
     def codes(self, items: Batch) -> Tensor:
         """Return the hidden layer for rows that are items, (C, hidden)."""
         return torch.sigmoid(self.input.bag(items, items.values) + self.input.bias)
+
+    def train(self, mode: bool = True) -> AutoRecI:
+        """Switch training on or off; either way the items' codes are computed anew when they are next needed."""
+        self._kept = None
+        return super().train(mode)
+
+    def load_state_dict(self, *arguments, **options):
+        """Load weights, as any module does; the items' codes are computed anew."""
+        self._kept = None
+        return super().load_state_dict(*arguments, **options)
+
+    def all_codes(self) -> Tensor:
+        """Return the hidden layer of every item, (n_items, hidden); outside of training it is kept."""
+        if self._kept is not None:
+            return self._kept
+        codes = torch.cat([self.codes(items) for items in self.by_item.batches(500)])
+        if not self.training and not torch.is_grad_enabled():
+            self._kept = codes
+        return codes
 
     def loss(self, items: Batch, progress: float) -> tuple[Tensor, dict]:
         """Return the mean over items of the squared errors; the penalty acts in the optimiser."""
@@ -362,8 +382,7 @@ class AutoRecI(TransductiveModel):
         users = self.check_users(batch)
         if self.by_item is None:
             raise ConfigError("autorec-i reads the training ratings when it predicts: call prepare(split.train) first")
-        codes = torch.cat([self.codes(items) for items in self.by_item.batches(500)])
-        return nn.functional.linear(codes, self.output.weight[users], self.output.bias[users]).T
+        return nn.functional.linear(self.all_codes(), self.output.weight[users], self.output.bias[users]).T
 
 
 class DAECF(MultDAE):
