@@ -90,6 +90,30 @@ def test_reproduce_plans_a_papers_table():
     assert plan[0][1:3] == ("strong", {"n_heldout": 10_000})
 
 
+def test_rating_tables_are_planned_with_their_cut_and_rating_forms():
+    plan = {row[4]: row for row in ledger._plan("hyvae", "II", "douban", None, RESULTS)}
+    assert plan["random"][1:3] == ("ratings/80", {"published": False}) and plan["random"][5] == {"ratings": True}
+    assert plan["recvae"][5] == {"likelihood": "gaussian"} and plan["hyvae"][5] == {}
+    plan = list(ledger._plan("vae_bmf", "3", "ml-1m", None, RESULTS))
+    assert plan[0][1:3] == ("ratings/70", {"train": 0.7, "valid": 0.15, "test": 0.15, "published": False})
+    chosen = {row[3]: row[5] for row in ledger._plan("book", "hyvae", "douban", None, RESULTS)}
+    default = {row[3]: row[5] for row in ledger._plan("book", "hyvae", "ml-1m", None, RESULTS)}
+    assert chosen["biased-mf"]["penalty"] == 0.2 and default["biased-mf"]["penalty"] == 0.05
+
+
+def test_a_cut_of_ratings_is_part_of_a_results_name(tmp_path, monkeypatch):
+    row = {"flat": ("means", {"epochs": 0, "train": 0.5, "valid": 0.25, "test": 0.25})}
+    study = {"protocol": "ratings/half", "settings": {"planted": {}}, "rows": row, "metrics": ("mae", "ndcg_rated@5")}
+    monkeypatch.setitem(ledger.STUDIES, "toy", study)
+    (path,) = ledger.reproduce("book", "toy", seeds=[0], device="cpu", folder=tmp_path)
+    assert path.name == "planted.ratings-half.flat.seed0.json"
+    run = json.loads(path.read_text())
+    assert set(run["metrics"]) == {"mae", "ndcg_rated@5"} and run["cut"] == "half"
+    assert "--epochs 0" in run["command"] and "--metrics mae,ndcg_rated@5" in run["command"]
+    ours = ledger.measured(tmp_path)
+    assert set(ours["protocol"]) == {"ratings/half"} and set(ours["label"]) == {"flat"}
+
+
 def test_rows_of_a_study_are_chosen_by_their_names():
     plan = list(ledger._plan("book", "recvae", "ml-1m", ["recvae, n_choose_k"], RESULTS))
     assert [row[3:] for row in plan] == [("recvae, n_choose_k", "recvae", {"likelihood": "n_choose_k"})]

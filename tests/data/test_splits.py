@@ -131,6 +131,8 @@ def test_published_split_is_kept():
     log = vc.RatingLog.from_frame("toy", frame)
     assert pairs(vc.split_ratings(log).test.targets) == {(0, 2), (1, 1)}
     assert pairs(vc.split_weak(log).test.targets) == {(0, 2), (1, 1)}
+    drawn = [pairs(vc.split_ratings(log, 0.5, 0.0, 0.5, seed=s, published=False).test.targets) for s in range(5)]
+    assert all(len(held) == 3 for held in drawn) and len(set(map(frozenset, drawn))) > 1
 
 
 def test_same_seed_same_split_other_seed_other_split(planted):

@@ -507,7 +507,14 @@ def test_means_are_where_rating_forms_start(ratings):
     floor = build("means", ratings.n_items)
     vc.fit(floor, ratings, epochs=0, device="cpu", progress=False)
     expected = floor.scores(ratings.test.history.rows(torch.arange(20)))
-    for slug, options in (("mult-vae", GAUSSIAN), ("mult-dae", GAUSSIAN), ("recvae", GAUSSIAN), ("cdae", {})):
+    for slug, options in (
+        ("mult-vae", GAUSSIAN),
+        ("mult-dae", GAUSSIAN),
+        ("recvae", GAUSSIAN),
+        ("vae-vamp", GAUSSIAN),
+        ("vae-iaf", GAUSSIAN),
+        ("cdae", {}),
+    ):
         model = build(slug, ratings.n_items, **options)
         vc.fit(model, ratings, epochs=0, device="cpu", progress=False)
         with torch.no_grad():

@@ -119,7 +119,8 @@ class StudyVAE(MultVAE):
     def scores(self, batch: Batch) -> Tensor:
         """Return the logits at the Gaussian's mean, sent through the flow if there is one; (B, n_items)."""
         mu, _ = self.encode(batch)
-        return self.decode(self.flow(mu)[0] if self.config["posterior"] == "iaf" else mu)
+        z = self.flow(mu)[0] if self.config["posterior"] == "iaf" else mu
+        return self.on_scale(self.decode(z), batch)
 
 
 class VAEMultinomial(StudyVAE):

@@ -306,12 +306,12 @@ class VAEBMF(TransductiveModel):
         u, v = sample_gaussian(mu, logvar), sample_gaussian(nu, logtau)
         predicted = (u.index_select(0, block.rows) * v.index_select(0, block.columns)).sum(-1)
         error = (predicted - block.values).square().sum()
-        once = self.config["kl"] == "once"
-        kl_u = gaussian_kl(mu, logvar).sum() / (item_batches if once else 1)
-        kl_v = gaussian_kl(nu, logtau).sum() / (user_batches if once else 1)
-        scale = self.by_user.nnz / (user_batches * item_batches)
-        loss = (0.5 * error + self.config["beta_u"] * kl_u + self.config["beta_v"] * kl_v) / scale
-        return loss, {"error": error / max(len(block), 1), "kl_u": kl_u / len(mu), "kl_v": kl_v / len(nu)}
+        kl_u, kl_v = gaussian_kl(mu, logvar), gaussian_kl(nu, logtau)
+        # A user meets every batch of items, and would pay for the divergence each time.
+        meets_u, meets_v = (item_batches, user_batches) if self.config["kl"] == "once" else (1, 1)
+        rate = self.config["beta_u"] / meets_u * kl_u.sum() + self.config["beta_v"] / meets_v * kl_v.sum()
+        loss = (0.5 * error + rate) * user_batches * item_batches / self.by_user.nnz
+        return loss, {"error": error / max(len(block), 1), "kl_u": kl_u.mean(), "kl_v": kl_v.mean()}
 
     def users_loss(self, batch: Batch, progress: float) -> tuple[Tensor, dict]:
         """Return -Q's share of some users with V held fixed, per rating (``updates="sequential"``)."""
