@@ -123,6 +123,8 @@ def test_autorecs_kept_codes_follow_the_weights(ratings):
     model = build("autorec-i", ratings.n_items, hidden=8)
     vc.fit(model, ratings, epochs=1, device="cpu", progress=False)
     batch = ratings.test.history.rows(torch.arange(5))
+    vc.evaluate(model, ratings.test, ("rmse",))  # keeps codes that know no gradients
+    assert model.scores(batch).requires_grad
     with torch.no_grad():
         before = model.scores(batch)
         assert torch.equal(model.scores(batch), before)

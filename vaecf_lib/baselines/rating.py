@@ -352,11 +352,11 @@ class AutoRecI(TransductiveModel):
 
     def all_codes(self) -> Tensor:
         """Return the hidden layer of every item, (n_items, hidden); outside of training it is kept."""
-        if self._kept is not None:
+        keep = not self.training and not torch.is_grad_enabled()
+        if keep and self._kept is not None:
             return self._kept
         codes = torch.cat([self.codes(items) for items in self.by_item.batches(500)])
-        if not self.training and not torch.is_grad_enabled():
-            self._kept = codes
+        self._kept = codes if keep else None
         return codes
 
     def loss(self, items: Batch, progress: float) -> tuple[Tensor, dict]:
