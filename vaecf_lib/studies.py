@@ -59,7 +59,7 @@ _HYVAE_ROWS: dict[str, tuple] = {
     "cdae": ("cdae", {"penalty": 1e-4, "epochs": 60}),
     "macridvae": ("macridvae", {"epochs": 10}),
     "recvae": ("recvae", _GAUSSIAN | {"gamma": 0.005, "epochs": 12}),
-    "hyvae": ("hyvae", {"lr": 1e-4, "epochs": 8}),
+    "hyvae": ("hyvae", {"lr": 1e-4, "epochs": 24}),
     "hyvae, summed": ("hyvae", {"fusion": "sum", "lr": 3e-4, "epochs": 20}),
     "deepae": ("deepae", {"lr": 3e-4, "epochs": 20}),
     "vae": ("vae", {"lr": 3e-4, "epochs": 20}),
