@@ -252,7 +252,7 @@ HYVAE_KINDS = {
     "Hy-VAE, fused by a layer": {"fusion": "concat", "lr": 0.0003},
 }
 HYVAE_BETAS = (0, 0.1, 0.2, 0.5, 1, 2, 4, 8)
-HYVAE_SETTINGS = {"hidden": 64, "code": 32, "dropout": 0.2, "lr": 0.001}
+HYVAE_SETTINGS = {"hidden": 64, "code": 32, "dropout": 0.2, "lr": 0.001, "missing": "zero"}
 HYVAE_EPOCHS = 12
 
 

@@ -26,9 +26,9 @@ LEARNS = {
     "mult-vae": (GAUSSIAN | {"latent_dim": 16, "hidden": 40, "lr": 0.005}, 20, 1.05),
     "mult-dae": (GAUSSIAN | {"latent_dim": 40, "lr": 0.005}, 20, 1.05),
     "recvae": (GAUSSIAN | {"latent_dim": 16, "hidden": 40, "lr": 0.005}, 8, 1.05),
-    "hyvae": ({"hidden": 32, "code": 16, "lr": 0.0005, "dropout": 0.2}, 20, 1.08),
-    "deepae": ({"hidden": 32, "code": 16, "lr": 0.002, "dropout": 0.2}, 20, 1.05),
-    "vae": ({"hidden": 32, "code": 16, "lr": 0.002}, 20, 1.05),
+    "hyvae": ({"missing": "zero", "hidden": 32, "code": 16, "lr": 0.0005, "dropout": 0.2}, 20, 1.08),
+    "deepae": ({"missing": "zero", "hidden": 32, "code": 16, "lr": 0.002, "dropout": 0.2}, 20, 1.05),
+    "vae": ({"missing": "zero", "hidden": 32, "code": 16, "lr": 0.002}, 20, 1.05),
     "vae-bmf": (
         {"latent_dim": 4, "data_dim": 8, "hidden": 16, "users_per_block": 500, "items_per_block": 100, "lr": 0.005},
         7,

@@ -64,7 +64,7 @@ class HyVAE(RatingModel):
         penalty: float = 1e-4,
         penalised: str = "deep",
         error: str = "sum",
-        missing: str = "zero",
+        missing: str = "user_mean",
         lr: float = 1e-4,
     ):
         options = {name: value for name, value in locals().items() if name not in ("self", "n_items", "__class__")}
