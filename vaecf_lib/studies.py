@@ -260,7 +260,7 @@ STUDIES: dict[str, dict[str, Any]] = {
             "vae-bmf, B: no attention, shallow": ("vae-bmf", {"attention": None, "data_layers": 0, "epochs": 30}),
             "vae-bmf, attention as printed": ("vae-bmf", {"attention": "paper", "epochs": 15}),
             "vae-bmf, no dropout": ("vae-bmf", {"dropout": 0.0, "beta_u": 0.1, "beta_v": 0.1, "epochs": 15}),
-            "vae-bmf, no offsets": ("vae-bmf", {"offset": "none", "epochs": 20}),
+            "vae-bmf, no offsets": ("vae-bmf", {"offset": "none", "epochs": 30}),
             "vae-bmf, sequential": ("vae-bmf", {"updates": "sequential", "epochs": 30}),
             "vae-bmf, KL per block": ("vae-bmf", {"kl": "per_block", "epochs": 15}),
         },
