@@ -46,6 +46,25 @@ def test_readme_shows_the_measured_numbers():
     assert "| most popular | " + " | ".join(popular) in readme
 
 
+def test_readme_shows_the_measured_rating_errors():
+    readme = (RESULTS.parents[1] / "README.md").read_text()
+    ours = ledger.measured(RESULTS).query("protocol == 'ratings/70' and dataset == 'ml-1m' and metric == 'rmse'")
+    means = ours.groupby("label")["value"].mean()
+    theirs = ledger.reported(RESULTS).query("paper == 'vae_bmf' and dataset == 'ml-1m' and metric == 'rmse'")
+    printed = {f"{m} {v or ''}".strip(): x for m, v, x in theirs[["model", "variant", "value"]].fillna("").values}
+    rows = {
+        "VAE-BMF": ("vae-bmf", "vae-bmf"),
+        "without attention": ("vae-bmf, D: no attention", "vae-bmf no_attention"),
+        "without cross feedback": ("vae-bmf, C: no feedback", "vae-bmf no_cross_feedback"),
+        "I-AutoRec": ("autorec-i", "autorec-i"),
+        "NCF": ("ncf", "ncf"),
+    }
+    for name, (label, paper) in rows.items():
+        assert f"| {name} | {printed[paper]:.3f} | {means[label]:.3f} |" in readme, name
+    for name, label in (("biased matrix factorisation", "biased-mf"), ("means of users and films", "means")):
+        assert f"| {name} | – | {means[label]:.3f} |" in readme, name
+
+
 def test_a_measured_number_repeats():
     """The command of a committed result gives that result."""
     run = json.loads((RESULTS / "measured" / "planted.strong.mult-dae.seed0.json").read_text())
