@@ -237,6 +237,7 @@ STUDIES: dict[str, dict[str, Any]] = {
             "means": ("means", {"epochs": 0}),
             "biased-mf": ("biased-mf", {"penalty": 0.05, "epochs": 20}),
             "autorec-i": ("autorec-i", {"penalty": 0.05, "items_per_batch": 100, "epochs": 50}),
+            "autorec-i, penalty=0.02": ("autorec-i", {"penalty": 0.02, "items_per_batch": 100, "epochs": 50}),
             "autorec-i, penalty=0.2": ("autorec-i", {"penalty": 0.2, "items_per_batch": 100, "epochs": 50}),
             "autorec-i, penalty=1": ("autorec-i", {"penalty": 1.0, "items_per_batch": 100, "epochs": 50}),
             "autorec-u": ("autorec-u", {"epochs": 40}),
