@@ -219,6 +219,12 @@ STUDIES: dict[str, dict[str, Any]] = {
         "rows": _HYVAE_ROWS,
         "chosen": _HYVAE_CHOSEN,
     },
+    "hyvae-input": {
+        "protocol": "ratings/80",
+        "batch_size": 100,
+        "settings": {"ml-1m": {"published": False}},
+        "rows": {"vae, raw ratings": ("vae", {"missing": "zero", "lr": 1e-3, "epochs": 20})},
+    },
     "hyvae-published": {
         "protocol": "ratings/published",
         "batch_size": 100,
