@@ -79,7 +79,7 @@ def test_a_measured_number_repeats():
 
 
 def test_reproduce_fills_a_folder_and_keeps_what_is_there(tmp_path, monkeypatch):
-    rows = {"popularity": ("popularity", {}), "half": ("random", {"key": 1})}
+    rows = {"popularity": ("popularity", {}), "half": ("random", {})}
     study = {"protocol": "strong", "settings": {"planted": {"n_heldout": 100}}, "rows": rows}
     monkeypatch.setitem(ledger.STUDIES, "toy", study)
     paths = ledger.reproduce("book", "toy", seeds=[0, 1], epochs=0, device="cpu", folder=tmp_path)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import re
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -13,11 +14,30 @@ from .data import Batch, HeldOut
 from .errors import ConfigError
 from .models.base import Model
 
-# Under the ratings protocol, relevant is what was rated above LIKED: "_liked" ranks the whole catalogue, "_rated" only
-# the user's own held-out ratings. VAE-BMF's paper does not say which of the two it means.
-RANKING = ("recall", "recall_all", "ndcg", "mrr", "recall_liked", "ndcg_liked", "recall_rated", "ndcg_rated")
 RATING = ("rmse", "mae")
 LIKED = 3.0
+
+
+class Metric(NamedTuple):
+    """A metric's parts: ndcg_liked@20 has kind "ndcg", reading "liked" and k 20; rmse has kind "rmse" alone.
+
+    Under the ratings protocol, relevant is what was rated above LIKED. The reading "liked" ranks the whole catalogue,
+    "rated" only the user's own held-out ratings: VAE-BMF's paper does not say which of the two it means.
+    """
+
+    kind: str
+    reading: str = ""
+    k: int = 0
+
+    @property
+    def ranks(self) -> bool:
+        """Whether the order of items is judged (larger is better), not the error of ratings."""
+        return self.kind not in RATING
+
+
+RANKING = {kind: Metric(kind) for kind in ("recall", "recall_all", "ndcg", "mrr")} | {
+    f"{kind}_{reading}": Metric(kind, reading) for reading in ("liked", "rated") for kind in ("recall", "ndcg")
+}
 
 
 @dataclass(frozen=True)
@@ -36,20 +56,20 @@ class Estimate:
         return f"{self.mean:.3f} ± {self.ci:.3f} ({self.n_users} users)"
 
 
-def parse_metric(metric: str) -> tuple[str, int]:
-    """Return ("ndcg", 100) for "ndcg@100", ("rmse", 0) for "rmse".
+def parse_metric(metric: str) -> Metric:
+    """Return the parts of a metric's name.
 
     Raises:
         ConfigError: not a metric this library has.
     """
     if metric in RATING:
-        return metric, 0
+        return Metric(metric)
     match = re.fullmatch(r"(\w+)@([1-9]\d*)", metric)
     if not match or match[1] not in RANKING:
         raise ConfigError(
             f"unknown metric {metric!r}. Known: {', '.join(f'{m}@K' for m in RANKING)}, {', '.join(RATING)}"
         )
-    return match[1], int(match[2])
+    return RANKING[match[1]]._replace(k=int(match[2]))
 
 
 def top_items(scores: Tensor, k: int) -> Tensor:
@@ -91,10 +111,6 @@ def _ranking_metric(kind: str, k: int, hits: Tensor, n_targets: Tensor) -> Tenso
     return (hits * discount).sum(1) / all_places.cumsum(0)[n_targets.clamp_max(k) - 1]
 
 
-def _reading(kind: str) -> str:
-    return next((reading for reading in ("liked", "rated") if kind.endswith(f"_{reading}")), "")
-
-
 def _rated_hits(predicted: Tensor, targets: Batch, relevant: Tensor, k: int) -> Tensor:
     """Return (B, k): whether each user's own targets, best first by ``predicted`` (n,), are ``relevant``."""
     order = predicted.sort(descending=True, stable=True).indices
@@ -106,19 +122,18 @@ def _rated_hits(predicted: Tensor, targets: Batch, relevant: Tensor, k: int) -> 
     return hits
 
 
-def check_metrics(model: Model, heldout: HeldOut, metrics: tuple[str, ...]) -> dict[str, tuple[str, int]]:
-    """Return {metric: its parsed form}, if ``model`` and ``heldout`` can give them.
+def check_metrics(model: Model, heldout: HeldOut, metrics: tuple[str, ...]) -> dict[str, Metric]:
+    """Return {name: its parts}, if ``model`` and ``heldout`` can give them.
 
     Raises:
         ConfigError: unknown metric, or a metric that needs target ratings without them, or rmse or mae from a model
             that only ranks.
     """
-    parsed = {metric: parse_metric(metric) for metric in metrics}
-    for metric, (kind, _) in parsed.items():
-        rated = kind in RATING or kind.endswith(("_liked", "_rated"))
-        if rated and heldout.targets.values is None:
-            raise ConfigError(f"{metric} needs target ratings: use the ratings protocol")
-        if kind in RATING and not model.rates:
+    parsed = {name: parse_metric(name) for name in metrics}
+    for name, metric in parsed.items():
+        if (metric.reading or not metric.ranks) and heldout.targets.values is None:
+            raise ConfigError(f"{name} needs target ratings: use the ratings protocol")
+        if not metric.ranks and not model.rates:
             raise ConfigError(f"{model.slug} ranks items and predicts no ratings: use ranking metrics, as ndcg@100")
     return parsed
 
@@ -134,21 +149,21 @@ def per_user_metrics(
     largest rating of the histories.
     """
     parsed = check_metrics(model, heldout, metrics)
-    readings = {kind: _reading(kind) for kind, _ in parsed.values() if kind in RANKING}
+    readings = {metric.reading for metric in parsed.values() if metric.ranks}
     heldout = heldout.to(model.device)
     if heldout.history.n_items != model.n_items:
         raise ConfigError(f"the model has {model.n_items} items, the data {heldout.history.n_items}: wrong split")
     scored = (heldout.targets.counts > 0).nonzero()[:, 0]
-    result = {metric: torch.full((heldout.history.n_users,), math.nan).double() for metric in metrics}
-    largest_k = max((k for kind, k in parsed.values() if kind in RANKING), default=0)
-    rates = any(kind in RATING for kind, _ in parsed.values())
+    result = {name: torch.full((heldout.history.n_users,), math.nan).double() for name in metrics}
+    largest_k = max((metric.k for metric in parsed.values()), default=0)
+    rates = not all(metric.ranks for metric in parsed.values())
     rates = rates and heldout.history.values is not None and heldout.history.nnz > 0
     limits = (heldout.history.values.min(), heldout.history.values.max()) if rates else (-math.inf, math.inf)
     was_training = model.training
     model.eval()
     for history in heldout.history.batches(batch_size, order=scored):
         targets, users = heldout.targets.rows(history.users), history.users.cpu()
-        if {"", "liked"} & set(readings.values()):
+        if readings & {"", "liked"}:
             scores = model.scores(history).float()
             predicted = scores[targets.rows, targets.items]
         else:
@@ -160,7 +175,7 @@ def per_user_metrics(
             scores[history.rows, history.items] = -math.inf
             top = top_items(scores, largest_k)
         hits = {}
-        for reading in set(readings.values()):
+        for reading in readings:
             relevant = targets.values > LIKED if reading else torch.ones_like(targets.items, dtype=torch.bool)
             n_relevant = torch.bincount(targets.rows[relevant], minlength=len(targets))
             if reading == "rated":
@@ -171,16 +186,16 @@ def per_user_metrics(
                 wanted[targets.rows[relevant], targets.items[relevant]] = True
                 places = wanted.gather(1, top)
             hits[reading] = places.cpu(), n_relevant.cpu()  # few bytes; float64 is not everywhere
-        for metric, (kind, k) in parsed.items():
-            if kind in RATING:
-                error = (predicted.clamp(*limits) - targets.values).cpu().double()
-                error = error**2 if kind == "rmse" else error.abs()
-                total = torch.zeros(len(targets), dtype=torch.float64)
-                result[metric][users] = total.index_add_(0, targets.rows.cpu(), error)
+        for name, metric in parsed.items():
+            if metric.ranks:
+                places, n_relevant = hits[metric.reading]
+                values = _ranking_metric(metric.kind, metric.k, places, n_relevant.clamp_min(1))
+                result[name][users] = torch.where(n_relevant > 0, values, math.nan)
             else:
-                places, n_relevant = hits[readings[kind]]
-                values = _ranking_metric(kind.removesuffix(f"_{readings[kind]}"), k, places, n_relevant.clamp_min(1))
-                result[metric][users] = torch.where(n_relevant > 0, values, math.nan)
+                error = (predicted.clamp(*limits) - targets.values).cpu().double()
+                error = error**2 if metric.kind == "rmse" else error.abs()
+                total = torch.zeros(len(targets), dtype=torch.float64)
+                result[name][users] = total.index_add_(0, targets.rows.cpu(), error)
     model.train(was_training)
     return result
 
@@ -211,14 +226,14 @@ def evaluate(
         if n == 0:
             raise ConfigError("no user has anything to be found: hold out more users or ratings")
         value = value[counted]
-        if parse_metric(metric)[0] in RATING:
+        if parse_metric(metric).ranks:
+            mean, half = value.mean().item(), 1.96 * value.std().item() / math.sqrt(n)
+        else:
             ratings = heldout.targets.counts.cpu()[counted].double()
             mean = (value.sum() / ratings.sum()).item()
             half = 1.96 * ((value - mean * ratings) ** 2).sum().sqrt().item() / ratings.sum().item()
             if metric == "rmse":
                 mean = math.sqrt(mean)
                 half = half / (2 * mean) if mean > 0 else 0.0
-        else:
-            mean, half = value.mean().item(), 1.96 * value.std().item() / math.sqrt(n)
         estimates[metric] = Estimate(mean, half if n > 1 else math.nan, n)
     return estimates

@@ -64,28 +64,26 @@ _HYVAE_ROWS: dict[str, tuple] = {
     "deepae": ("deepae", {"lr": 3e-4, "epochs": 40}),
     "vae": ("vae", {"lr": 1e-3, "epochs": 40}),
 }
+_FEW_RATINGS: dict[str, dict[str, Any]] = {
+    "mult-dae": {"penalty": 0.01},
+    "cdae": {"penalty": 0.01, "epochs": 40},
+    "recvae": {"gamma": 0.05, "epochs": 10},
+    "deepae": {"penalty": 0.1, "missing": "zero", "epochs": 20},
+    "hyvae, summed": {"missing": "zero", "lr": 3e-4, "epochs": 20},
+    "vae": {"missing": "zero", "lr": 3e-4, "epochs": 20},
+}
 _HYVAE_CHOSEN: dict[str, dict[str, dict[str, Any]]] = {
-    "douban": {
+    "douban": _FEW_RATINGS
+    | {
         "biased-mf": {"penalty": 0.2, "epochs": 40},
         "autorec-i": {"penalty": 0.02, "lr": 0.003, "epochs": 150},
         "hyvae": {"lr": 3e-5, "missing": "zero", "epochs": 12},
-        "mult-dae": {"penalty": 0.01},
-        "cdae": {"penalty": 0.01, "epochs": 40},
-        "recvae": {"gamma": 0.05, "epochs": 10},
-        "deepae": {"penalty": 0.1, "missing": "zero", "epochs": 20},
-        "hyvae, summed": {"missing": "zero", "lr": 3e-4, "epochs": 20},
-        "vae": {"missing": "zero", "lr": 3e-4, "epochs": 20},
     },
-    "flixster": {
+    "flixster": _FEW_RATINGS
+    | {
         "biased-mf": {"penalty": 0.2, "epochs": 60},
         "autorec-i": {"penalty": 2.0, "epochs": 100},
         "hyvae": {"lr": 3e-5, "missing": "zero", "epochs": 8},
-        "mult-dae": {"penalty": 0.01},
-        "cdae": {"penalty": 0.01, "epochs": 40},
-        "recvae": {"gamma": 0.05, "epochs": 10},
-        "deepae": {"penalty": 0.1, "missing": "zero", "epochs": 20},
-        "hyvae, summed": {"missing": "zero", "lr": 3e-4, "epochs": 20},
-        "vae": {"missing": "zero", "lr": 3e-4, "epochs": 20},
     },
 }
 

@@ -271,7 +271,7 @@ def fit(
             "need epochs >= 0, batch_size >= 1, validate_every >= 1, precision 'fp32' or 'bf16'"
         )
     metric = metric or ("rmse" if model.rates else "ndcg@100")
-    lower_is_better = parse_metric(metric)[1] == 0
+    lower_is_better = not parse_metric(metric).ranks
     if split.valid is not None:
         check_metrics(model, split.valid, (metric,))
     device = pick_device(device)

@@ -162,6 +162,9 @@ def test_random_ratings_are_drawn_from_the_ratings(ratings):
     values, counts = draws.unique(return_counts=True)
     assert values.tolist() == ratings.train.values.unique().tolist()
     assert (counts / counts.sum() - 1 / len(values)).abs().max() < 0.01
+    assert torch.equal(draws, model.scores(ratings.test.history.rows(torch.arange(300))))
+    vc.fit(model, ratings, device="cpu", seed=1)
+    assert not torch.equal(draws, model.scores(ratings.test.history.rows(torch.arange(300))))
 
 
 # --- single equations ---------------------------------------------------------------------------------------------
@@ -189,6 +192,17 @@ def test_means_are_shrunken():
     assert torch.isclose(
         by_item[0], overall + (dense[:, 0][dense[:, 0] > 0] - overall).sum() / ((dense[:, 0] > 0).sum() + 5)
     )
+
+
+def test_means_without_damping_are_means_and_unrated_rows_get_the_global_one():
+    matrix = Interactions.from_pairs([0, 0, 2], [0, 3, 3], [5.0, 1.0, 3.0], shape=(3, 4))
+    assert row_means(matrix, damping=0.0).tolist() == pytest.approx([3.0, 3.0, 3.0])
+    assert row_means(matrix.transposed(), damping=0.0).tolist() == pytest.approx([5.0, 3.0, 3.0, 2.0])
+    model = vc.baselines.Means(4, damping=0.0)
+    model.prepare(matrix)
+    # user 0 lies (0 - 1) / 2 above the films' means, user 2 lies 1 above, user 1 has rated nothing
+    expected = torch.tensor([[-0.5], [0.0], [1.0]]) + torch.tensor([5.0, 3.0, 3.0, 2.0])
+    assert torch.allclose(model.scores(matrix.rows(torch.arange(3))), expected)
 
 
 @pytest.mark.parametrize("missing", ["zero", "user_mean"])
@@ -321,12 +335,12 @@ def test_bmf_block_loss_equals_plain_numpy():
         return out[0], -np.logaddexp(0, -out[1])
 
     seen = x > 0
-    rest = np.where(seen, x - w["base_u"][:, None] - w["base_v"], 0)
+    rest = np.where(seen, x - w["above"][:, None] - w["offsets.items"], 0)
     users, items = block.users.users.numpy(), block.items.users.numpy()
     mu, logvar = encode("users", users, (rest, seen), w["v_sample"])
     nu, logtau = encode("items", items, (rest.T, seen.T), w["u_sample"])
     u, v = mu + np.exp(logvar / 2) * eps_u, nu + np.exp(logtau / 2) * eps_v
-    predicted = w["base_u"][users][:, None] + w["base_v"][items] + u @ v.T
+    predicted = w["above"][users][:, None] + w["offsets.items"][items] + u @ v.T
     error = (seen[np.ix_(users, items)] * (x[np.ix_(users, items)] - predicted) ** 2).sum()
 
     def kl(m, lv):

@@ -35,17 +35,21 @@ class Random(Model):
 
     Args:
         n_items: number of items.
-        key: changes the ranking.
         ratings: draw each rating from the values that occur in training, all equally likely.
     """
 
     slug = "random"
     about = "items in random order; or, with ratings=true, random ratings"
 
-    def __init__(self, n_items: int, key: int = 0, ratings: bool = False):
-        super().__init__(n_items, key=key, ratings=ratings)
-        self.key, self.rates = key, ratings
+    def __init__(self, n_items: int, ratings: bool = False):
+        super().__init__(n_items, ratings=ratings)
+        self.rates = ratings
+        self.register_buffer("key", torch.zeros((), dtype=torch.int64))
         self.values: Tensor | None = None
+
+    def reset_parameters(self) -> None:
+        """Draw another ranking."""
+        self.key.random_(2**31)
 
     def prepare(self, train: Interactions) -> None:
         """Note which ratings there are."""
@@ -54,10 +58,10 @@ class Random(Model):
             self.values = train.values.unique()
 
     def scores(self, batch: Batch) -> Tensor:
-        """Return uniform numbers, or ratings, (B, n_items), that depend on the user's row number and ``key``."""
-        rows = []
+        """Return uniform numbers, or ratings, (B, n_items), that depend on the user's row number and the key."""
+        rows, key = [], int(self.key)
         for user in batch.users.tolist():
-            generator = torch.Generator().manual_seed(self.key * 1_000_003 + user)
+            generator = torch.Generator().manual_seed(key * 1_000_003 + user)
             rows.append(torch.rand(self.n_items, generator=generator))
         uniform = torch.stack(rows).to(batch.items.device)
         if not self.rates:

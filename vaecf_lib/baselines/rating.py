@@ -32,24 +32,21 @@ class Means(RatingModel):
         super().__init__(n_items, damping=damping, parts=parts)
         if parts not in ("both", "items", "users", "global") or damping < 0:
             raise ConfigError(f"parts={parts!r}, damping={damping}: parts are 'both', 'items', 'users' or 'global'")
-        self.register_buffer("overall", torch.zeros(()))
-        self.register_buffer("item_part", torch.zeros(n_items))
+        self.offsets = Offsets(n_items, damping)
 
     def prepare(self, train: Interactions) -> None:
         """Take the means."""
         super().prepare(train)
-        self.overall.copy_(train.values.mean())
         if self.config["parts"] in ("both", "items"):
-            self.item_part.copy_(row_means(train.transposed(), self.config["damping"]) - self.overall)
+            self.offsets.take(train)
+        else:
+            self.offsets.items.fill_(train.values.mean())
 
     def scores(self, batch: Batch) -> Tensor:
         """Return the ratings, (B, n_items), from what the users have rated."""
-        rating = (self.overall + self.item_part).expand(len(batch), -1)
-        if self.config["parts"] in ("global", "items"):
-            return rating
-        rest = batch.values - self.overall - self.item_part[batch.items]
-        total = torch.zeros(len(batch), device=rest.device).index_add_(0, batch.rows, rest)
-        return rating + (total / (batch.counts + self.config["damping"]))[:, None]
+        if self.config["parts"] in ("both", "users"):
+            return self.offsets(batch)
+        return self.offsets.items.expand(len(batch), -1)
 
 
 class PairModel(TransductiveModel):

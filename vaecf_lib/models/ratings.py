@@ -24,12 +24,19 @@ def check_ratings(train: Interactions) -> None:
         raise ConfigError("this system predicts ratings, and the data are clicks: use the ratings protocol")
 
 
+def _weights(counts: Tensor, damping: float) -> Tensor:
+    return (counts + damping).clamp_min(1e-6)  # without damping, nothing rated must not be 0 / 0
+
+
 def row_means(matrix: Interactions, damping: float = DAMPING) -> Tensor:
-    """Return each row's mean rating, (n_rows,), drawn towards the global mean as by ``damping`` ratings of it."""
+    """Return each row's mean rating, (n_rows,), drawn towards the global mean as by ``damping`` ratings of it.
+
+    A row without ratings has the global mean.
+    """
     overall = matrix.values.mean()
     rows, _ = matrix.pairs()
     total = torch.zeros(matrix.n_users, device=matrix.device).index_add_(0, rows, matrix.values - overall)
-    return overall + total / (matrix.counts + damping)
+    return overall + total / _weights(matrix.counts, damping)
 
 
 class Offsets(nn.Module):
@@ -41,19 +48,20 @@ class Offsets(nn.Module):
 
     items: Tensor
 
-    def __init__(self, n_items: int):
+    def __init__(self, n_items: int, damping: float = DAMPING):
         super().__init__()
+        self.damping = damping
         self.register_buffer("items", torch.zeros(n_items))
 
     def take(self, train: Interactions) -> None:
         """Note the items' means."""
-        self.items.copy_(row_means(train.transposed()))
+        self.items.copy_(row_means(train.transposed(), self.damping))
 
     def users(self, batch: Batch) -> Tensor:
         """Return the users' shrunken mean distance from the items' means, (B, 1)."""
         above = torch.zeros(len(batch), device=batch.rows.device)
         above.index_add_(0, batch.rows, batch.values - self.items[batch.items])
-        return (above / (batch.counts + DAMPING))[:, None]
+        return (above / _weights(batch.counts, self.damping))[:, None]
 
     def forward(self, batch: Batch) -> Tensor:
         """Return the ratings that the offsets alone predict, (B, n_items)."""

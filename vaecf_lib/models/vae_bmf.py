@@ -13,7 +13,7 @@ from ..errors import ConfigError
 from ..maths import gaussian_kl, sample_gaussian
 from ..nn import SparseInput, row_dot, row_sum
 from .base import Phase
-from .ratings import DAMPING, TransductiveModel, row_means
+from .ratings import Offsets, TransductiveModel
 
 
 def _dense(widths: list[int]) -> nn.Sequential:
@@ -228,8 +228,8 @@ class VAEBMF(TransductiveModel):
         for name, size in (("u", n_users), ("v", self.n_items)):
             self.register_buffer(f"{name}_sample", torch.zeros(size, k))  # what the other side reads
             self.register_buffer(f"{name}_mean", torch.zeros(size, k))  # what predicts
-        self.register_buffer("base_u", torch.zeros(n_users))
-        self.register_buffer("base_v", torch.zeros(self.n_items))
+        self.offsets = Offsets(self.n_items)
+        self.register_buffer("above", torch.zeros(n_users))  # the users' part of the offsets
 
     @torch.no_grad()
     def reset_parameters(self) -> None:
@@ -247,15 +247,13 @@ class VAEBMF(TransductiveModel):
         """Note what is subtracted from the ratings, and the rest by user and by item."""
         super().prepare(train)
         users, items = train.pairs()
-        for buffer in (self.base_u, self.base_v):
-            buffer.zero_()
         if self.config["offset"] in ("both", "items"):
-            self.base_v.copy_(row_means(train.transposed()))
+            self.offsets.take(train)
         elif self.config["offset"] == "mean":
-            self.base_v.fill_(train.values.mean())
+            self.offsets.items.fill_(train.values.mean())
         if self.config["offset"] == "both":
-            self.base_u.index_add_(0, users, train.values - self.base_v[items]).div_(train.counts + DAMPING)
-        rest = train.values - self.base_u[users] - self.base_v[items]
+            self.above.copy_(self.offsets.users(train.rows(torch.arange(train.n_users)))[:, 0])
+        rest = train.values - self.above[users] - self.offsets.items[items]
         self.by_user = Interactions(train.indptr, train.indices, rest, train.shape)
         self.by_item = self.by_user.transposed()
 
@@ -355,9 +353,10 @@ class VAEBMF(TransductiveModel):
     def scores(self, batch: Batch) -> Tensor:
         """Return the ratings at the posterior means, (B, n_items)."""
         users = self.check_users(batch)
-        return self.base_u[users][:, None] + self.base_v + self.u_mean[users] @ self.v_mean.T
+        return self.above[users][:, None] + self.offsets.items + self.u_mean[users] @ self.v_mean.T
 
     def pair_scores(self, batch: Batch, rows: Tensor, items: Tensor) -> Tensor:
         """Return the ratings of single items, (n,)."""
         users = self.check_users(batch)[rows]
-        return self.base_u[users] + self.base_v[items] + (self.u_mean[users] * self.v_mean[items]).sum(-1)
+        known = self.above[users] + self.offsets.items[items]
+        return known + (self.u_mean[users] * self.v_mean[items]).sum(-1)
