@@ -1,5 +1,6 @@
 """The training loop: repeatable, resumable after kill -9, phases, selection, errors."""
 
+import math
 import os
 import signal
 import subprocess
@@ -70,7 +71,27 @@ def test_validate_every(split):
     assert [("ndcg@100" in row) for row in run.history] == [False, True, False, True, True]
 
 
-def test_resume_after_an_exception_equals_an_unbroken_run(split, tmp_path):
+@pytest.mark.parametrize("schedule", ["constant", "cosine"])
+def test_step_sizes_follow_the_schedule(planted, schedule):
+    class Slope(vc.models.MultVAE):
+        """Its gradient is one everywhere, so that each of Adam's steps has the length of the step size."""
+
+        def loss(self, batch, progress):
+            return self.output.bias.sum() + 0 * sum(p.sum() for p in self.parameters()), {}
+
+    split = vc.split_weak(planted)  # without a validation part: the last epoch is kept
+    model = Slope(split.n_items, latent_dim=2, hidden=2, lr=0.01)
+    options = {"batch_size": 500, "device": "cpu", "progress": False, "schedule": schedule}
+    vc.fit(model, split, epochs=0, **options)
+    before = model.output.bias.detach().clone()
+    vc.fit(model, split, epochs=2, **options)
+    steps = 2 * math.ceil(split.train.n_users / 500)
+    sizes = [0.5 * (1 + math.cos(math.pi * t / steps)) if schedule == "cosine" else 1.0 for t in range(steps)]
+    assert torch.allclose(before - model.output.bias, torch.full_like(before, 0.01 * sum(sizes)), rtol=1e-4)
+
+
+@pytest.mark.parametrize("schedule", ["constant", "cosine"])
+def test_resume_after_an_exception_equals_an_unbroken_run(split, tmp_path, schedule):
     class Stops(vc.models.MultVAE):
         left = 12
 
@@ -80,14 +101,13 @@ def test_resume_after_an_exception_equals_an_unbroken_run(split, tmp_path):
                 raise KeyboardInterrupt
             return super().loss(batch, progress)
 
+    options = {"epochs": 5, "device": "cpu", "progress": False, "schedule": schedule}
     unbroken = small(split.n_items)
-    vc.fit(unbroken, split, epochs=5, device="cpu", progress=False)
+    vc.fit(unbroken, split, **options)
     with pytest.raises(KeyboardInterrupt):
-        vc.fit(
-            Stops(split.n_items, latent_dim=8, hidden=20), split, epochs=5, device="cpu", out=tmp_path, progress=False
-        )
+        vc.fit(Stops(split.n_items, latent_dim=8, hidden=20), split, out=tmp_path, **options)
     resumed = small(split.n_items)
-    run = vc.fit(resumed, split, epochs=5, device="cpu", out=tmp_path, progress=False)
+    run = vc.fit(resumed, split, out=tmp_path, **options)
     assert torch.equal(weights(resumed), weights(unbroken))
     assert len(run.history) == 5
 

@@ -21,7 +21,7 @@ METRICS = {
     "ratings": ("rmse", "mae"),
 }  # of the ratings protocol only for systems that predict ratings; the others are measured as under strong
 # Options of fit() that have no flag of their own on the command line.
-FIT_OPTIONS = ("metric", "precision", "validate_every")
+FIT_OPTIONS = ("metric", "precision", "validate_every", "schedule")
 
 
 def assign_settings(settings: dict[str, Any], slug: str, protocol: str) -> tuple[dict, dict, dict]:

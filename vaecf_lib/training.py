@@ -116,8 +116,12 @@ def _optimiser(phase: Phase, device: torch.device) -> torch.optim.Optimizer:
 class _Trainer:
     """State of a training: model, optimisers, random generators, epoch and update counts."""
 
-    def __init__(self, model: Model, split: Split, epochs: int, batch_size: int, precision: str, device: torch.device):
+    def __init__(
+        self, model: Model, split: Split, epochs: int, batch_size: int, precision: str, schedule: str,
+        device: torch.device,
+    ):  # fmt: skip
         self.model, self.split, self.epochs, self.batch_size = model, split, epochs, batch_size
+        self.schedule = schedule
         self.device, self.precision = device, precision
         self.phases = model.phases()
         self.optimisers = [_optimiser(phase, device) for phase in self.phases]
@@ -172,8 +176,12 @@ class _Trainer:
 
     def _update(self, phase: Phase, optimiser, batch: Any, batch_number: int) -> tuple[Tensor, dict]:
         mixed = torch.autocast(self.device.type, torch.bfloat16) if self.precision == "bf16" else nullcontext()
+        progress = self.step / self.total_steps
+        if self.schedule == "cosine":
+            for group in optimiser.param_groups:
+                group["lr"] = phase.lr * 0.5 * (1 + math.cos(math.pi * progress))
         with mixed:
-            loss, terms = phase.loss(batch, self.step / self.total_steps)
+            loss, terms = phase.loss(batch, progress)
         self.unchecked.append((self.step, batch_number, phase.name, loss.detach()))
         if self.device.type == "cpu" or len(self.unchecked) >= 50:  # on a GPU each look would wait for the device
             self._check_finite()
@@ -236,6 +244,7 @@ def fit(
     progress: bool = True,
     warm_start: bool = False,
     validate_every: int = 1,
+    schedule: str = "constant",
 ) -> Run:
     """Train ``model`` on ``split.train``; leave it with the weights of the best epoch on ``split.valid``.
 
@@ -256,6 +265,7 @@ def fit(
         progress: a bar in a terminal, plain lines elsewhere.
         warm_start: keep the model's present weights as the start.
         validate_every: epochs between validations.
+        schedule: of the step sizes: "constant", or "cosine", which falls to zero over the training.
 
     Raises:
         ConfigError: options that do not fit, or ``out`` holds a run with other settings.
@@ -270,6 +280,8 @@ def fit(
             f"epochs={epochs}, batch_size={batch_size}, validate_every={validate_every}, precision={precision!r}: "
             "need epochs >= 0, batch_size >= 1, validate_every >= 1, precision 'fp32' or 'bf16'"
         )
+    if schedule not in ("constant", "cosine"):
+        raise ConfigError(f"schedule={schedule!r}: choose 'constant' or 'cosine'")
     metric = metric or ("rmse" if model.rates else "ndcg@100")
     lower_is_better = not parse_metric(metric).ranks
     if split.valid is not None:
@@ -285,6 +297,7 @@ def fit(
         "metric": metric,
         "precision": precision,
         "validate_every": validate_every,
+        "schedule": schedule,
         "train_sha256": split.train.sha256,
     }
     with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
@@ -297,7 +310,7 @@ def fit(
         model.prepare(split.train)
         if not warm_start:
             model.start(split.train)
-        trainer = _Trainer(model, split, epochs if model.phases() else 0, batch_size, precision, device)
+        trainer = _Trainer(model, split, epochs if model.phases() else 0, batch_size, precision, schedule, device)
         run = Run(model, metric, device=str(device))
         if out is not None:
             out.mkdir(parents=True, exist_ok=True)

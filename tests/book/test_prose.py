@@ -45,6 +45,13 @@ def test_cells_are_short(name):
 
 
 @pytest.mark.parametrize("name", CHAPTERS)
+def test_visible_code_fits_the_page(name):
+    for cell in tool.read_chapter(name).cells:
+        if cell.cell_type == "code" and not any("hide" in tag for tag in cell.metadata.get("tags", [])):
+            assert max(map(len, cell.source.splitlines())) <= 90, cell.source[:200]
+
+
+@pytest.mark.parametrize("name", CHAPTERS)
 def test_theorems_and_identities_name_tests_that_exist(name):
     named = re.findall(r"`(tests/[\w/]+\.py)::(\w+)`", TEXTS[name])
     for path, test in named:
