@@ -63,6 +63,8 @@ def test_readme_shows_the_measured_rating_errors():
         assert f"| {name} | {printed[paper]:.3f} | {means[label]:.3f} |" in readme, name
     for name, label in (("biased matrix factorisation", "biased-mf"), ("means of users and films", "means")):
         assert f"| {name} | – | {means[label]:.3f} |" in readme, name
+    anchor = ledger.measured(RESULTS).query("protocol == 'ratings/90' and label == 'autorec-i' and metric == 'rmse'")
+    assert f"Trained on 90 %, I-AutoRec has {anchor['value'].mean():.3f}" in readme
 
 
 def test_a_measured_number_repeats():
