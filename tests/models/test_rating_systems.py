@@ -205,6 +205,19 @@ def test_means_without_damping_are_means_and_unrated_rows_get_the_global_one():
     assert torch.allclose(model.scores(matrix.rows(torch.arange(3))), expected)
 
 
+@pytest.mark.parametrize("parts", ["both", "items", "users", "global"])
+def test_parts_of_the_means(parts):
+    dense, matrix = small_ratings()
+    model = vc.baselines.Means(12, damping=2.0, parts=parts)
+    model.prepare(matrix)
+    x, seen = dense.double(), (dense > 0).double()
+    overall = x.sum() / seen.sum()
+    items = (seen * (x - overall)).sum(0) / (seen.sum(0) + 2) if parts in ("both", "items") else torch.zeros(12)
+    users = (seen * (x - overall - items)).sum(1) / (seen.sum(1) + 2) if parts in ("both", "users") else torch.zeros(9)
+    expected = overall + items + users[:, None]
+    assert torch.allclose(model.scores(matrix.rows(torch.arange(9))).double(), expected.double(), atol=1e-5)
+
+
 @pytest.mark.parametrize("missing", ["zero", "user_mean"])
 @pytest.mark.parametrize("options", [{}, {"code_is": "hidden", "fusion": "sum", "error": "mean", "penalised": "all"}])
 def test_hyvae_loss_equals_plain_numpy(options, missing):
@@ -388,7 +401,7 @@ def test_bmf_fed_back_embeddings_are_constants_and_renewed_after_an_iteration():
         {"updates": "sequential"},
         {"data_layers": 0, "layers": 2},
         {"offset": "none"},
-        {"offset": "mean", "kl": "per_block"},
+        {"offset": "global", "kl": "per_block"},
     ],
 )
 def test_bmf_variants_train(ratings, options):

@@ -12,7 +12,7 @@ from ..errors import ConfigError
 from ..maths import gaussian_kl, linear_annealing, observed_squared_error, sample_gaussian
 from ..models.base import Phase, penalised
 from ..models.mult_vae import MultDAE, MultVAE
-from ..models.ratings import Offsets, RatingModel, TransductiveModel, row_means
+from ..models.ratings import PARTS, Offsets, RatingModel, TransductiveModel, row_means
 from ..nn import SparseInput
 
 
@@ -30,23 +30,18 @@ class Means(RatingModel):
 
     def __init__(self, n_items: int, damping: float = 5.0, parts: str = "both"):
         super().__init__(n_items, damping=damping, parts=parts)
-        if parts not in ("both", "items", "users", "global") or damping < 0:
-            raise ConfigError(f"parts={parts!r}, damping={damping}: parts are 'both', 'items', 'users' or 'global'")
-        self.offsets = Offsets(n_items, damping)
+        if parts not in PARTS or damping < 0:
+            raise ConfigError(f"parts={parts!r}, damping={damping}: parts are {' or '.join(map(repr, PARTS))}")
+        self.offsets = Offsets(n_items, damping, parts)
 
     def prepare(self, train: Interactions) -> None:
         """Take the means."""
         super().prepare(train)
-        if self.config["parts"] in ("both", "items"):
-            self.offsets.take(train)
-        else:
-            self.offsets.items.fill_(train.values.mean())
+        self.offsets.take(train)
 
     def scores(self, batch: Batch) -> Tensor:
         """Return the ratings, (B, n_items), from what the users have rated."""
-        if self.config["parts"] in ("both", "users"):
-            return self.offsets(batch)
-        return self.offsets.items.expand(len(batch), -1)
+        return self.offsets(batch)
 
 
 class PairModel(TransductiveModel):

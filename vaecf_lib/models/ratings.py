@@ -12,6 +12,7 @@ from ..errors import ConfigError
 from .base import Model
 
 DAMPING = 5.0
+PARTS = ("both", "items", "users", "global")  # of what Offsets knows
 
 
 def check_ratings(train: Interactions) -> None:
@@ -44,22 +45,32 @@ class Offsets(nn.Module):
 
     A system that predicts what is left beyond them starts as the baseline ``means``, and need not learn from an input
     of unit length, which hides it, how generous a user is.
+
+    Args:
+        n_items: number of items.
+        damping: as many ratings of the mean are added to each item's and user's own.
+        parts: "both", "items" or "users" alone (the other at the global mean), "global", or "none", which is zero.
     """
 
     items: Tensor
 
-    def __init__(self, n_items: int, damping: float = DAMPING):
+    def __init__(self, n_items: int, damping: float = DAMPING, parts: str = "both"):
         super().__init__()
-        self.damping = damping
+        self.damping, self.parts = damping, parts
         self.register_buffer("items", torch.zeros(n_items))
 
     def take(self, train: Interactions) -> None:
         """Note the items' means."""
-        self.items.copy_(row_means(train.transposed(), self.damping))
+        if self.parts in ("both", "items"):
+            self.items.copy_(row_means(train.transposed(), self.damping))
+        elif self.parts != "none":
+            self.items.fill_(train.values.mean())
 
     def users(self, batch: Batch) -> Tensor:
         """Return the users' shrunken mean distance from the items' means, (B, 1)."""
         above = torch.zeros(len(batch), device=batch.rows.device)
+        if self.parts not in ("both", "users"):
+            return above[:, None]
         above.index_add_(0, batch.rows, batch.values - self.items[batch.items])
         return (above / _weights(batch.counts, self.damping))[:, None]
 

@@ -13,7 +13,7 @@ from ..errors import ConfigError
 from ..maths import gaussian_kl, sample_gaussian
 from ..nn import SparseInput, row_dot, row_sum
 from .base import Phase
-from .ratings import Offsets, TransductiveModel
+from .ratings import PARTS, Offsets, TransductiveModel
 
 
 def _dense(widths: list[int]) -> nn.Sequential:
@@ -163,7 +163,7 @@ class VAEBMF(TransductiveModel):
             the listing counts it, once for each block.
         updates: "nested" blocks, or "sequential", first users, then items, with the other side held fixed.
         offset: what is subtracted from a rating: "both", the item's shrunken mean and then the user's mean distance
-            from it, "items", the first alone, "mean", the global mean, or "none", as printed.
+            from it; one of them alone, "items" or "users"; "global", the global mean; or "none", as printed.
         dropout: share of a row's entries hidden from its encoder at each update; 0 is as printed.
         initial_variance: of the posteriors, before training; in (0, 1).
         users_per_block, items_per_block: size of the blocks.
@@ -206,7 +206,7 @@ class VAEBMF(TransductiveModel):
             ("scope", ("rated", "all")),
             ("kl", ("once", "per_block")),
             ("updates", ("nested", "sequential")),
-            ("offset", ("both", "items", "mean", "none")),
+            ("offset", (*PARTS, "none")),
         ):
             if options[name] not in known:
                 raise ConfigError(f"{name}={options[name]!r}: choose {' or '.join(map(repr, known))}")
@@ -228,7 +228,7 @@ class VAEBMF(TransductiveModel):
         for name, size in (("u", n_users), ("v", self.n_items)):
             self.register_buffer(f"{name}_sample", torch.zeros(size, k))  # what the other side reads
             self.register_buffer(f"{name}_mean", torch.zeros(size, k))  # what predicts
-        self.offsets = Offsets(self.n_items)
+        self.offsets = Offsets(self.n_items, parts=self.config["offset"])
         self.register_buffer("above", torch.zeros(n_users))  # the users' part of the offsets
 
     @torch.no_grad()
@@ -246,14 +246,10 @@ class VAEBMF(TransductiveModel):
     def prepare(self, train: Interactions) -> None:
         """Note what is subtracted from the ratings, and the rest by user and by item."""
         super().prepare(train)
-        users, items = train.pairs()
-        if self.config["offset"] in ("both", "items"):
-            self.offsets.take(train)
-        elif self.config["offset"] == "mean":
-            self.offsets.items.fill_(train.values.mean())
-        if self.config["offset"] == "both":
-            self.above.copy_(self.offsets.users(train.rows(torch.arange(train.n_users)))[:, 0])
-        rest = train.values - self.above[users] - self.offsets.items[items]
+        self.offsets.take(train)
+        everyone = train.rows(torch.arange(train.n_users))
+        self.above.copy_(self.offsets.users(everyone)[:, 0])
+        rest = self.offsets.centred(everyone).values
         self.by_user = Interactions(train.indptr, train.indices, rest, train.shape)
         self.by_item = self.by_user.transposed()
 
