@@ -38,8 +38,8 @@ class Split:
     """A data set cut by a protocol.
 
     ``train`` what models fit · ``valid``, ``test`` (:class:`HeldOut`; ``valid`` may be None) · ``item_index``
-    (n_items,) code in the log of each column · ``protocol`` strong, weak or ratings · ``titles`` by column · ``items`` ids and
-    titles by code in the log, None if nobody knows them.
+    (n_items,) code in the log of each column · ``protocol`` strong, weak or ratings · ``titles`` by column ·
+    ``items`` ids and titles by code in the log, None if nobody knows them.
     """
 
     protocol: str
@@ -146,7 +146,9 @@ def split_strong(
         )
 
     train = Interactions.from_pairs(*rows(groups[0]), shape=(len(groups[0]), len(item_index)))
-    return Split("strong", train, held_out(groups[1]), held_out(groups[2]), item_index, _titles(log, item_index), log.items)
+    return Split(
+        "strong", train, held_out(groups[1]), held_out(groups[2]), item_index, _titles(log, item_index), log.items
+    )
 
 
 def split_weak(
