@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import Any, get_type_hints
 
@@ -74,6 +75,8 @@ def run_experiment(
     """
     of_split, of_model, of_fit = assign_settings(settings or {}, slug, protocol)
     split = PROTOCOLS[protocol](log, **of_split)
+    if progress and split.kept is not None:
+        print(f"{log.name}: {split.kept}", file=sys.stderr)
     model = build(slug, split.n_items, **of_model)
     metrics = metrics or METRICS["strong" if protocol == "ratings" and not model.rates else protocol]
     check_metrics(model, split.test, metrics)  # not only after the training

@@ -256,54 +256,59 @@ def server():
     server.http.server_close()
 
 
+def keep(path):
+    """What download() is to make of a file: here, nothing."""
+    return path
+
+
 def digest(body):
     return hashlib.sha256(body).hexdigest()
 
 
 def test_download_verifies_and_is_kept(server, tmp_path):
-    path = download((f"{server.url}/file.zip",), digest(server.body), tmp_path)
+    path = download((f"{server.url}/file.zip",), digest(server.body), tmp_path, keep)
     assert path.read_bytes() == server.body
-    download((f"{server.url}/file.zip",), digest(server.body), tmp_path)
+    download((f"{server.url}/file.zip",), digest(server.body), tmp_path, keep)
     assert len(server.requests) == 1, "a verified file is not fetched again"
 
 
 def test_download_resumes_where_it_broke_off(server, tmp_path):
     server.break_after = 100_000
     with pytest.raises(vc.DataError, match="a started download goes on where it stopped"):
-        download((f"{server.url}/file.zip",), digest(server.body), tmp_path)
+        download((f"{server.url}/file.zip",), digest(server.body), tmp_path, keep)
     assert not (tmp_path / "file.zip").exists(), "nothing unfinished under the final name"
     kept = (tmp_path / "file.zip.part").stat().st_size
     assert kept > 0
     server.break_after = None
-    assert download((f"{server.url}/file.zip",), digest(server.body), tmp_path).read_bytes() == server.body
+    assert download((f"{server.url}/file.zip",), digest(server.body), tmp_path, keep).read_bytes() == server.body
     assert server.requests[-1][1] == f"bytes={kept}-"
 
 
 def test_download_from_a_server_without_ranges_starts_over(server, tmp_path):
     (tmp_path / "file.zip.part").write_bytes(b"old bytes")
     server.ranges = False
-    assert download((f"{server.url}/file.zip",), digest(server.body), tmp_path).read_bytes() == server.body
+    assert download((f"{server.url}/file.zip",), digest(server.body), tmp_path, keep).read_bytes() == server.body
 
 
 def test_download_tries_the_next_mirror(server, tmp_path):
     urls = (f"{server.url}/missing/file.zip", f"{server.url}/file.zip")
-    assert download(urls, digest(server.body), tmp_path).read_bytes() == server.body
+    assert download(urls, digest(server.body), tmp_path, keep).read_bytes() == server.body
     assert len(server.requests) == 2
 
 
 def test_wrong_hash_is_refused_and_leaves_nothing(server, tmp_path):
     with pytest.raises(vc.DataError, match=r"(?s)could not fetch file\.zip:.*hash"):
-        download((f"{server.url}/file.zip",), "0" * 64, tmp_path)
+        download((f"{server.url}/file.zip",), "0" * 64, tmp_path, keep)
     assert not (tmp_path / "file.zip").exists()
 
 
 def test_unknown_hash_is_kept_and_enforced_later(server, tmp_path):
     with pytest.warns(UserWarning, match="no published hash is known"):
-        path = download((f"{server.url}/file.zip",), None, tmp_path)
+        path = download((f"{server.url}/file.zip",), None, tmp_path, keep)
     path.unlink()
     server.body = server.body[:-1] + b"x"
     with pytest.raises(vc.DataError, match="hash"):
-        download((f"{server.url}/file.zip",), None, tmp_path)
+        download((f"{server.url}/file.zip",), None, tmp_path, keep)
 
 
 def test_load_dataset_downloads_and_prints_the_terms_once(server, tmp_path, monkeypatch, capsys):
@@ -326,5 +331,4 @@ def test_load_dataset_downloads_and_prints_the_terms_once(server, tmp_path, monk
 
 def test_source_reads_a_single_file(tmp_path):
     (tmp_path / "a.csv").write_text("x")
-    with Source(tmp_path / "a.csv").open("a.csv") as handle:
-        assert handle.read() == b"x"
+    assert Source(tmp_path / "a.csv").read("a.csv") == b"x"
