@@ -10,6 +10,10 @@ import csv
 import re
 import warnings
 from array import array
+from collections import defaultdict
+from collections.abc import Iterable, Iterator
+from itertools import count, islice
+from operator import itemgetter
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -70,42 +74,79 @@ def _wanted(path: Path, names: list[str]) -> dict[str, str]:
     return found
 
 
-def _read_text(path: Path, separator: str) -> tuple[dict[str, _Column], array]:
-    """Return the columns of a delimited file, every field as text without spaces around it, and each row's line."""
-    lines, blank = array("q"), None
+def _is_utf8(text: bytes) -> bool:
+    try:
+        text.decode()
+    except UnicodeDecodeError:
+        return False
+    return True
+
+
+def _records(path: Path, separator: str) -> Iterator[tuple[int, list[str]]]:
+    """Yield line and fields of every record, the header first; refuse the first line that does not fit.
+
+    Blank lines at the end are no matter.
+    """
+    n_columns = blank = None
     with path.open(encoding="utf-8-sig", newline="") as handle:
         reader = csv.reader(handle, delimiter=separator, strict=True)
         try:
-            header = next(reader, None)
-            if header is None:
-                raise DataError(f"{path}: cannot be read as {path.suffix}: the file is empty")
-            wanted = _wanted(path, header)
-            places = [(header.index(name), {}, array("q")) for name in wanted.values()]
-            start = reader.line_num + 1
+            start = 1
             for fields in reader:
+                n_columns = n_columns or len(fields)
                 if not fields:
                     blank = blank or start
-                elif blank:  # blank lines at the end of a file are no matter
+                elif blank:
                     raise DataError(f"{path}, line {blank}: user is missing: the line is blank. Remove that line")
-                elif len(fields) != len(header):
+                elif len(fields) != n_columns:
                     raise DataError(
-                        f"{path}, line {start}: {len(fields)} fields, but the first line names {len(header)} columns. "
+                        f"{path}, line {start}: {len(fields)} fields, but the first line names {n_columns} columns. "
                         f"Repair that line; a field that contains {separator!r} stands in quotes"
                     )
                 else:
-                    for place, values, codes in places:
-                        codes.append(values.setdefault(fields[place].strip(), len(values)))
-                    lines.append(start)
+                    yield start, fields
                 start = reader.line_num + 1
         except UnicodeDecodeError as error:
-            raise DataError(f"{path}: not UTF-8 text after line {reader.line_num}. Save the file as UTF-8") from error
+            line = next(n for n, text in enumerate(path.read_bytes().split(b"\n"), 1) if not _is_utf8(text))
+            raise DataError(f"{path}, line {line}: not UTF-8 text. Save the file as UTF-8") from error
         except csv.Error as error:
-            raise DataError(f"{path}, line {reader.line_num}: {error}. Repair the quotes in that line") from error
-    coded = zip(wanted.items(), places, strict=True)
-    return {
-        column: _Column(name, np.array(codes, dtype=np.int64), np.array(list(values), dtype=object))
-        for (column, name), (_, values, codes) in coded
-    }, lines
+            raise DataError(f"{path}, line {start}: quotes that do not match ({error}). Repair that line") from error
+
+
+def _blocks(path: Path, separator: str, n_columns: int) -> Iterator[list[list[str]]]:
+    """Yield the records below the header by the thousand: :func:`_records` in a hurry."""
+    with path.open(encoding="utf-8-sig", newline="") as handle:
+        reader = csv.reader(handle, delimiter=separator, strict=True)
+        next(reader)
+        while block := list(islice(reader, 1000)):
+            if set(map(len, block)) != {n_columns}:
+                raise csv.Error("lines of different length")
+            yield block
+
+
+def _read_text(path: Path, separator: str) -> dict[str, _Column]:
+    """Return the columns of a delimited file, every field as text without spaces around it."""
+    _, header = next(_records(path, separator), (1, None))
+    if header is None:
+        raise DataError(f"{path}: cannot be read as {path.suffix}: the file is empty")
+    wanted = _wanted(path, header)
+
+    def coded(blocks: Iterable[list[list[str]]]) -> dict[str, _Column]:
+        columns = {
+            column: (header.index(name), defaultdict(count().__next__), array("q")) for column, name in wanted.items()
+        }
+        for block in blocks:
+            for place, code_of, codes in columns.values():
+                codes.extend(map(code_of.__getitem__, map(str.strip, map(itemgetter(place), block))))
+        return {
+            column: _Column(wanted[column], np.array(codes, dtype=np.int64), np.array(list(code_of), dtype=object))
+            for column, (_, code_of, codes) in columns.items()
+        }
+
+    try:
+        return coded(_blocks(path, separator, len(header)))
+    except (csv.Error, UnicodeDecodeError):  # name the line, or find that only blank lines follow
+        return coded([fields] for _, fields in islice(_records(path, separator), 1, None))
 
 
 def _coded(name: str, entries: np.ndarray | pd.Series) -> _Column:
@@ -121,7 +162,7 @@ def _read_parquet(path: Path) -> dict[str, _Column]:
         from pyarrow import parquet
     except ImportError as error:
         raise DataError(f"{path}: pip install pyarrow to read .parquet") from error
-    with parquet.ParquetFile(path) as file:
+    with parquet.ParquetFile(path, page_checksum_verification=True) as file:
         wanted = _wanted(path, file.schema_arrow.names)
         table = file.read(columns=list(wanted.values()))
     return {column: _coded(name, table.column(name).to_pandas()) for column, name in wanted.items()}
@@ -203,16 +244,19 @@ def _truths(values: np.ndarray) -> np.ndarray:
 
 def _seconds(values: np.ndarray) -> np.ndarray:
     """Return numbers as they are and ISO dates as seconds since 1970 (UTC where no zone is given)."""
+    known = np.zeros(len(values), dtype=bool)
     if values.dtype.kind in "biufO":
         numbers = pd.to_numeric(values, errors="coerce")
-        if (np.abs(numbers.astype(np.float64)) < 2.0**63).all():
+        known = np.abs(numbers.astype(np.float64)) < 2.0**63
+        if known.all():
             return numbers.astype(np.int64)
     if values.dtype.kind not in "OM":
         raise _RefusedError(0, f"is {_shown(values[0])}")
     form = None if values.dtype.kind == "M" else "ISO8601"
     dates = pd.DatetimeIndex(pd.to_datetime(values, format=form, utc=True, errors="coerce"))
     if dates.isna().any():
-        at = int(np.argmax(dates.isna()))
+        unknown = dates.isna() & ~known
+        at = int(np.argmax(unknown if unknown.any() else dates.isna()))
         raise _RefusedError(at, f"is {_shown(values[at])}")
     return dates.tz_localize(None).to_numpy().astype("datetime64[s]").astype(np.int64)
 
@@ -243,38 +287,40 @@ def read_own_file(path: str | Path) -> RatingLog:
     """
     path = Path(path)
     kind = path.suffix.lower()
-    unit = "row"
+    separator = {".csv": ",", ".tsv": "\t"}.get(kind)
     try:
         if not path.is_file():
             raise DataError(f"{path}: no such file. Give the path of a .csv, .tsv, .parquet or .npz file")
-        if kind in (".csv", ".tsv"):
-            unit = "line"
-            columns, lines = _read_text(path, "," if kind == ".csv" else "\t")
+        if separator:
+            columns = _read_text(path, separator)
         elif kind in (".parquet", ".npz"):
             columns = _read_parquet(path) if kind == ".parquet" else _read_npz(path)
-            lines = range(1, len(columns["user"].codes) + 1)
         else:
             raise DataError(f"{path}: unknown kind {kind!r}. Use .csv, .tsv, .parquet or .npz")
     except DataError:
         raise
     except Exception as error:  # readers raise many kinds; the user needs the file's name and the reason
         raise DataError(f"{path}: cannot be read as {kind}: {' '.join(str(error).split())}") from error
-    if len(lines) == 0:
+    if len(columns["user"].codes) == 0:
         raise DataError(f"{path}: no interactions inside")
 
     converted = {}
     for column, found in columns.items():
         try:
-            converted[column] = _convert(column, found, untyped=unit == "line")
+            converted[column] = _convert(column, found, untyped=separator is not None)
         except _RefusedError as refused:
-            at = f"{path}, {unit} {lines[int(np.argmax(found.codes == refused.code))]}"
+            row = int(np.argmax(found.codes == refused.code))
+            unit, number = "row", row + 1
+            if separator:
+                unit, (number, _) = "line", next(islice(_records(path, separator), row + 1, None))
             renamed = found.name.strip().lower() != column
             name = f"{found.name.strip()} (read as the {column})" if renamed else column
+            at = f"{path}, {unit} {number}: {name} {refused}"
             if column == "timestamp":
-                warnings.warn(f"{at}: {name} {refused}: neither a number nor an ISO date, so timestamps are left out")
+                warnings.warn(f"{at}: neither a number nor an ISO date, so timestamps are left out")
                 continue
             remedy = f"Repair or remove that {unit}" + (f", or rename the column if it is no {column}" * renamed)
-            raise DataError(f"{at}: {name} {refused}. {remedy}") from refused
+            raise DataError(f"{at}. {remedy}") from refused
 
     frame = pd.DataFrame({column: pd.Series(entries, dtype=entries.dtype) for column, entries in converted.items()})
     repeated = frame.duplicated(["user", "item"], keep="last")
