@@ -107,11 +107,43 @@ def test_own_file_fit_recommend_and_resume(call, tmp_path):
     assert not {"f3", "f5"} & {line.split("\t")[1] for line in lines}
     (tmp_path / "history.csv").write_text("item\nf3\nf5\n")
     assert call("recommend", run, "--history", tmp_path / "history.csv", "-k", "4").stdout.splitlines() == lines
-    (tmp_path / "history.txt").write_text("f3\nnothing\n")
-    assert (
-        "1 unknown items, the first is 'nothing'"
-        in call("recommend", run, "--history", tmp_path / "history.txt", check=False).stderr
-    )
+    (tmp_path / "history.txt").write_text("f3\nnothing\nf5\n")
+    done = call("recommend", run, "--history", tmp_path / "history.txt", "-k", "4")
+    assert done.stdout.splitlines() == lines and "1 unknown items left out, the first is 'nothing'" in done.stderr
+    (tmp_path / "history.txt").write_text("no\nnothing\n")
+    done = call("recommend", run, "--history", tmp_path / "history.txt", check=False)
+    assert done.returncode == 2 and "none of its items is known, the first is 'no'" in done.stderr
+    done = call("recommend", run, "--history", tmp_path / "history.csv", "-k", "0", check=False)
+    assert done.returncode == 2 and "k=0: the length of the list must be a whole number above 0" in done.stderr
+    (tmp_path / "history.csv").write_text("item,rating\nf3,5\nf5,1\n")
+    done = call("recommend", run, "--history", tmp_path / "history.csv", "-k", "4")
+    assert done.stdout.splitlines() == lines and "trained on clicks, so ratings are not read" in done.stderr
+
+
+def test_a_run_on_ratings_is_served_from_rated_histories(call, tmp_path):
+    own_csv(tmp_path / "mine.csv")
+    arguments = ["--interactions", tmp_path / "mine.csv", "--protocol", "ratings", "--epochs", "1"]
+    call("fit", "means", *arguments, "--out", tmp_path / "means")
+    lists = []
+    for ratings in ("5", "1"):
+        (tmp_path / "h.csv").write_text(f"item,rating\nf3,{ratings}\nf5,{ratings}\n")
+        lists.append(call("recommend", tmp_path / "means", "--history", tmp_path / "h.csv", "-k", "4").stdout)
+    assert lists[0] != lists[1]
+    (tmp_path / "h.txt").write_text("f3\n")
+    done = call("recommend", tmp_path / "means", "--history", tmp_path / "h.txt", check=False)
+    assert done.returncode == 2 and "has no rating, and this means reads ratings" in done.stderr
+    call("fit", "biased-mf", *arguments, "--out", tmp_path / "mf")
+    done = call("recommend", tmp_path / "mf", "--history", tmp_path / "h.csv", check=False)
+    assert done.returncode == 2 and done.stderr.startswith("error: biased-mf scores only the users it was trained on")
+
+
+def test_the_system_refusing_is_one_line_too(call, tmp_path):
+    """A folder that cannot be made, a name too long: one line, exit 2."""
+    (tmp_path / "file").write_text("")
+    for out in (tmp_path / "file", tmp_path / "file" / "run", tmp_path / ("x" * 300)):
+        done = call("fit", "popularity", "--dataset", "planted", "--out", out, check=False)
+        assert done.returncode == 2 and str(out)[:60] in done.stderr and "Traceback" not in done.stderr
+        assert done.stderr.splitlines()[-1].startswith("error: ")
 
 
 def test_a_run_on_other_data_is_not_touched(call, tmp_path):

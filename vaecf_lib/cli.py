@@ -186,6 +186,7 @@ def bench(
 
 def main() -> None:
     """Run the command line; expected errors end in one line and exit code 2."""
+    warnings.simplefilter("always", UserWarning)  # each in one line, whatever the interpreter's filters
     warnings.showwarning = lambda message, *_: print(f"warning: {message}", file=sys.stderr)
     try:
         app(standalone_mode=True)

@@ -12,7 +12,7 @@ from .data import RatingLog
 from .errors import ConfigError
 from .evaluation import Estimate, check_metrics, evaluate
 from .systems import SYSTEMS, build, options_of
-from .training import fit, peak_memory_mb
+from .training import fit, peak_memory_mb, pick_device
 
 PROTOCOLS = {"strong": data.split_strong, "weak": data.split_weak, "ratings": data.split_ratings}
 METRICS = {
@@ -75,18 +75,19 @@ def run_experiment(
     """
     of_split, of_model, of_fit = assign_settings(settings or {}, slug, protocol)
     split = PROTOCOLS[protocol](log, **of_split)
-    if progress and split.kept is not None:
-        print(f"{log.name}: {split.kept}", file=sys.stderr)
     model = build(slug, split.n_items, **of_model)
     metrics = metrics or METRICS["strong" if protocol == "ratings" and not model.rates else protocol]
     check_metrics(model, split.test, metrics)  # not only after the training
+    where = pick_device(device)
+    if progress and split.kept is not None:
+        print(f"{log.name}: {split.kept}", file=sys.stderr)
     run = fit(
         model,
         split,
         epochs=epochs,
         batch_size=batch_size,
         seed=seed,
-        device=device,
+        device=where,
         out=out,
         progress=progress,
         **of_fit,

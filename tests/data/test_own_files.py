@@ -218,7 +218,7 @@ BROKEN = [
     ("x.csv", "user,item,value\n1,2,$4\n", r"line 2: value \(read as the rating\) is .* or rename the column"),
     ("x.csv", "user,item\n1,2\n1,\n", "line 3: item is missing"),
     ("x.csv", "user,item\n1,2\n1,  \n", "line 3: item is missing"),
-    ("x.csv", "user,item\n1,2\n\n1,4\n", "line 3: user is missing"),
+    ("x.csv", "user,item\n1,2\n\n1,4\n", "line 3: the line is blank"),
     ("x.csv", "user,item,rating\n1,2,3\n1,3\n", "line 3: 2 fields, but the first line names 3 columns"),
     ("x.csv", 'user,item\n1,2\n1,"3\n1,4\n', "line 3: quotes that do not match"),
     ("x.csv", b"user,item\n1,2\n1,caf\xe9\n", "line 3: not UTF-8 text"),
@@ -332,3 +332,44 @@ def test_odd_files_are_read_as_written_or_refused_in_one_line(tmp_path, kind):
         path.write_bytes(damaged(draw, path.read_bytes()))
         read_or_refused(path)
     assert n_read > 30
+
+
+HISTORIES = [
+    ("h.txt", "\ufeff7\n\n Toy Story \n", [("7", None), ("Toy Story", None)]),
+    ("h.CSV", "Item_ID,Rating,when\n007,4.5,x\nNA,2,y\n", [("007", 4.5), ("NA", 2.0)]),
+    ("h.tsv", "user\titem\nann\tx\nann\ty\n", [("x", None), ("y", None)]),
+]
+
+
+@pytest.mark.parametrize(("name", "text", "expected"), HISTORIES)
+def test_histories_are_read_as_written(tmp_path, name, text, expected):
+    (tmp_path / name).write_text(text, encoding="utf-8")
+    assert vc.data.read_history(tmp_path / name) == expected
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "message"),
+    [
+        ("h.csv", "", "no column 'item' among"),
+        ("h.csv", "item,rating\n", "no item inside"),
+        ("h.txt", "\n \n", "no item inside"),
+        ("h.csv", "film\n7\n", r"no column 'item' among \['film'\]"),
+        ("h.csv", "item,rating\n7,\n", "line 2: rating is missing or not a number"),
+        ("h.csv", "item,rating\n7,4\n,3\n", "line 3: item is missing"),
+        ("h.csv", "item,rating\n7,4,1\n", "line 2: 3 fields, but the first line names 2"),
+        ("h.csv", "user,item\nann,7\nbob,8\n", "holds 2 users: give the lines of one person"),
+        ("missing.txt", None, "cannot be read"),
+        (".", None, "cannot be read"),
+    ],
+)
+def test_broken_histories_are_named(tmp_path, name, text, message):
+    if text is not None:
+        (tmp_path / name).write_text(text)
+    with pytest.raises(vc.DataError, match=message):
+        vc.data.read_history(tmp_path / name)
+
+
+def test_a_history_that_is_not_utf8(tmp_path):
+    (tmp_path / "h.txt").write_bytes(b"caf\xe9\n")
+    with pytest.raises(vc.DataError, match="not UTF-8 text"):
+        vc.data.read_history(tmp_path / "h.txt")

@@ -3,7 +3,7 @@
 from .catalog import DATASETS, load_dataset
 from .interactions import Batch, Interactions
 from .items import Items
-from .own_files import read_own_file
+from .own_files import read_history, read_own_file
 from .planted import CAST, PlantedWorld, cast_of, planted_world
 from .ratings import RatingLog
 from .splits import HeldOut, Kept, Split, split_ratings, split_strong, split_weak
@@ -29,6 +29,7 @@ __all__ = [
     "cast_of",
     "load_dataset",
     "planted_world",
+    "read_history",
     "read_own_file",
     "split_ratings",
     "split_strong",

@@ -30,6 +30,7 @@ _NAMES = {  # what a column may be called, in the order of preference
     "timestamp": ("timestamp", "time", "ts"),
     "is_test": ("is_test",),
 }
+_SEPARATORS = {".csv": ",", ".tsv": "\t"}
 _PLAIN_INTEGER = re.compile(r"0|-?[1-9][0-9]{0,19}")
 _NUMBER = re.compile(r"[-+]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][-+]?[0-9]+)?")
 _TRUTH = {"0": False, "0.0": False, "false": False, "1": True, "1.0": True, "true": True}
@@ -56,8 +57,8 @@ def _shown(value: Any) -> str:
     return " ".join(repr(value).split())[:40]
 
 
-def _wanted(path: Path, names: list[str]) -> dict[str, str]:
-    """Return the file's own name of each column that is there."""
+def _wanted(path: Path, names: list[str], needed: tuple[str, ...] = ("user", "item")) -> dict[str, str]:
+    """Return the file's own name of each column that is there; refuse a file without those ``needed``."""
     lower = [str(name).strip().lower() for name in names]
     found = {}
     for column, synonyms in _NAMES.items():
@@ -66,10 +67,10 @@ def _wanted(path: Path, names: list[str]) -> dict[str, str]:
             if lower.count(match) > 1:
                 raise DataError(f"{path}: two columns are called {match!r}. Rename or remove one of them")
             found[column] = names[lower.index(match)]
-        elif column in ("user", "item"):
+        elif column in needed:
             raise DataError(
                 f"{path}: no column {column!r} among {names[:8]}. "
-                "The first line must name the columns user, item and, if there are ratings, rating"
+                f"The first line must name the columns {', '.join(needed)} and, if there are ratings, rating"
             )
     return found
 
@@ -97,7 +98,7 @@ def _records(path: Path, separator: str) -> Iterator[tuple[int, list[str]]]:
                 if not fields:
                     blank = blank or start
                 elif blank:
-                    raise DataError(f"{path}, line {blank}: user is missing: the line is blank. Remove that line")
+                    raise DataError(f"{path}, line {blank}: the line is blank. Remove it")
                 elif len(fields) != n_columns:
                     raise DataError(
                         f"{path}, line {start}: {len(fields)} fields, but the first line names {n_columns} columns. "
@@ -287,7 +288,7 @@ def read_own_file(path: str | Path) -> RatingLog:
     """
     path = Path(path)
     kind = path.suffix.lower()
-    separator = {".csv": ",", ".tsv": "\t"}.get(kind)
+    separator = _SEPARATORS.get(kind)
     try:
         if not path.is_file():
             raise DataError(f"{path}: no such file. Give the path of a .csv, .tsv, .parquet or .npz file")
@@ -328,3 +329,47 @@ def read_own_file(path: str | Path) -> RatingLog:
         warnings.warn(f"{path}: {int(repeated.sum())} repeated (user, item) pairs merged, the last rating kept")
         frame = frame[~repeated]
     return RatingLog.from_frame(path.stem, frame)
+
+
+def read_history(path: str | Path) -> list[tuple[str, float | None]]:
+    """Read what one person has: (item's id or title, rating or None) in the order of the file.
+
+    A ``.csv`` or ``.tsv`` has a column item and, where there are ratings, rating; any other file is text with one id or
+    title a line.
+
+    Raises:
+        DataError: the file is missing, empty or damaged, lacks a column, or is about several users.
+    """
+    path = Path(path)
+    separator = _SEPARATORS.get(path.suffix.lower())
+    try:
+        if separator is None:
+            lines = path.read_text(encoding="utf-8-sig").splitlines()
+            history = [(line.strip(), None) for line in lines if line.strip()]
+        else:
+            history = _read_history_table(path, separator)
+    except UnicodeDecodeError as error:
+        raise DataError(f"{path}: not UTF-8 text. Save the file as UTF-8, one item id or title a line") from error
+    except OSError as error:
+        raise DataError(f"{path}: cannot be read ({error.strerror}). Give the path of a .txt, .csv or .tsv") from error
+    if not history:
+        raise DataError(f"{path}: no item inside. Write one id or title a line, or a .csv with a column item")
+    return history
+
+
+def _read_history_table(path: Path, separator: str) -> list[tuple[str, float | None]]:
+    records = _records(path, separator)
+    _, header = next(records, (1, []))
+    place = {column: header.index(name) for column, name in _wanted(path, header, needed=("item",)).items()}
+    history, users = [], set()
+    for line, fields in records:
+        found = {column: fields[at].strip() for column, at in place.items()}
+        rating = _as_number(found["rating"]) if "rating" in found else None
+        if not found["item"] or (rating is not None and not np.isfinite(rating)):
+            what = "rating is missing or not a number" if found["item"] else "item is missing"
+            raise DataError(f"{path}, line {line}: {what}. Repair or remove that line")
+        users.add(found.get("user"))
+        history.append((found["item"], rating))
+    if len(users) > 1:
+        raise DataError(f"{path}: holds {len(users)} users: give the lines of one person")
+    return history

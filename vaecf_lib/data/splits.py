@@ -64,7 +64,8 @@ class Split:
 
     ``train`` what models fit · ``valid``, ``test`` (:class:`HeldOut`; ``valid`` may be None) · ``item_index``
     (n_items,) code in the log of each column · ``protocol`` strong, weak or ratings · ``titles`` by column ·
-    ``items`` ids and titles by code in the log, None if nobody knows them · ``kept`` what the protocol's threshold and min_items left (None where it has neither).
+    ``items`` ids and titles by code in the log, None if nobody knows them · ``kept`` what the protocol's threshold
+    and min_items left (None where it has neither).
     """
 
     protocol: str
