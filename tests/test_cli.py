@@ -169,8 +169,14 @@ ERRORS = [
     (["fit", "mult-vae", "--interactions", "missing.csv"], "missing.csv: no such file"),
     (["fit", "popularity", "--dataset", "planted", "--metrics", "accuracy"], "unknown metric 'accuracy'"),
     (["fit", "popularity", "--dataset", "planted", "--device", "warp"], "device=warp cannot be used here"),
-    (["fit", "mult-vae", "--dataset", "planted", "--set", "beta=high"], "beta='high': must be float"),
-    (["fit", "mult-vae", "--dataset", "planted", "--set", "n_heldout=many"], "n_heldout='many': must be int"),
+    (
+        ["fit", "mult-vae", "--dataset", "planted", "--set", "beta=high"],
+        "mult-vae: beta='high': must be a number of at least 0",
+    ),
+    (
+        ["fit", "mult-vae", "--dataset", "planted", "--set", "n_heldout=many"],
+        "split_strong: n_heldout='many': must be a whole number",
+    ),
     (["recommend", "nowhere", "--history", "x"], "not a readable checkpoint"),
     (["ledger", "--results", "nowhere"], "no nowhere/reported.json"),
     (["reproduce", "recvae", "99"], "no table '99' of 'recvae'. Known: hyvae II"),

@@ -8,6 +8,7 @@ from itertools import pairwise
 import numpy as np
 
 from ..errors import ConfigError
+from ..options import checked
 from .interactions import Interactions
 from .ratings import RatingLog
 
@@ -92,6 +93,7 @@ def _titles(log: RatingLog, item_index: np.ndarray) -> tuple[str, ...] | None:
     return None if log.titles is None else tuple(log.titles[i] for i in item_index)
 
 
+@checked
 def split_strong(
     log: RatingLog,
     n_heldout: int | None = None,
@@ -108,12 +110,12 @@ def split_strong(
     the log (``is_test``) holds out interactions, not users, and is not used here.
 
     Raises:
-        ConfigError: ``n_heldout`` leaves no training users, or the threshold leaves no ratings.
+        ConfigError: an option is out of range, ``n_heldout`` leaves no training users, or the threshold no ratings.
     """
     log = positives(log, threshold)
     users = _active_users(log, min_items)
-    n_heldout = max(len(users) // 10, 1) if n_heldout is None else int(n_heldout)
-    if n_heldout < 1 or len(users) - 2 * n_heldout < 1:
+    n_heldout = max(len(users) // 10, 1) if n_heldout is None else n_heldout
+    if len(users) - 2 * n_heldout < 1:
         raise ConfigError(
             f"n_heldout={n_heldout} does not fit {len(users)} users with at least {min_items} items: "
             f"choose 1 to {max((len(users) - 1) // 2, 0)}, or lower min_items"
@@ -146,6 +148,7 @@ def split_strong(
     return Split("strong", train, held_out(groups[1]), held_out(groups[2]), item_index, _titles(log, item_index))
 
 
+@checked
 def split_weak(
     log: RatingLog,
     test: float = 0.2,
@@ -163,7 +166,7 @@ def split_weak(
     all its users are kept.
 
     Raises:
-        ConfigError: shares outside (0, 1), or nothing is left to train on.
+        ConfigError: an option is out of range, or nothing is left to train on or to test.
     """
     if not 0 < test < 1 or not 0 <= valid < 1 - test:
         raise ConfigError(f"test={test:g} and valid={valid:g} must be shares that leave something to train on")
@@ -198,6 +201,7 @@ def split_weak(
     )
 
 
+@checked
 def split_ratings(
     log: RatingLog,
     train: float = 0.8,
@@ -212,11 +216,11 @@ def split_ratings(
     and Flixster do) keeps it if ``published``, and ``valid`` is then cut from its training part.
 
     Raises:
-        ConfigError: the log has no ratings, or the shares do not add up to 1.
+        ConfigError: an option is out of range, the log has no ratings, or the shares do not add up to 1.
     """
     if log.rating is None:
         raise ConfigError(f"{log.name} has no ratings: use the strong or weak protocol for clicks")
-    if min(train, valid, test) < 0 or train == 0 or test == 0 or abs(train + valid + test - 1) > 1e-9:
+    if train == 0 or test == 0 or abs(train + valid + test - 1) > 1e-9:
         raise ConfigError(f"train={train:g}, valid={valid:g}, test={test:g} must be shares that add up to 1")
     n, rng = len(log), np.random.RandomState(seed)
     if log.is_test is None or not published:

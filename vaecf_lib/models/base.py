@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from ..data import Batch, Interactions, Sweep
-from ..errors import ConfigError
+from ..options import check_call
 
 LossFn = Callable[[Any, float], tuple[Tensor, dict[str, Tensor | float]]]
 
@@ -68,6 +68,9 @@ class Model(nn.Module):
     Subclasses set ``slug`` and ``about``, pass their options to ``super().__init__`` (they are kept in
     ``config``, from which a checkpoint rebuilds the model) and implement :meth:`scores`, and
     :meth:`phases` or :meth:`prepare`.
+
+    Raises:
+        ConfigError: an option is not what the constructor's annotation and the table of ranges say; in one line.
     """
 
     slug: ClassVar[str]
@@ -75,10 +78,13 @@ class Model(nn.Module):
     rates: ClassVar[bool] = False  # are the scores ratings, on the scale of the data?
     item_index: Tensor
 
+    def __new__(cls, *arguments: Any, **options: Any):
+        """Check the options, as they were given, before any constructor's body reads them."""
+        check_call(getattr(cls, "slug", cls.__name__), cls.__init__, (None, *arguments), options)
+        return super().__new__(cls)
+
     def __init__(self, n_items: int, **options: Any):
         super().__init__()
-        if n_items < 1:
-            raise ConfigError(f"n_items={n_items}: a model needs at least one item")
         self.n_items = n_items
         self.config: dict[str, Any] = {"n_items": n_items, **options}
         # Column of the model -> item code of the rating log; fit() sets it from the split.
