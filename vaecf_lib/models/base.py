@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -62,6 +63,18 @@ def frozen(module: nn.Module) -> Iterator[None]:
             parameter.requires_grad_(True)
 
 
+def _check_first(constructor: Callable) -> Callable:
+    """Let a constructor check its options, as they were given, before its body reads them."""
+
+    @functools.wraps(constructor)
+    def construct(self, *arguments, **options):
+        subject = getattr(type(self), "slug", type(self).__name__)
+        check_call(subject, constructor, (self, *arguments), options)
+        constructor(self, *arguments, **options)
+
+    return construct
+
+
 class Model(nn.Module):
     """A system that scores all items for a user.
 
@@ -78,11 +91,13 @@ class Model(nn.Module):
     rates: ClassVar[bool] = False  # are the scores ratings, on the scale of the data?
     item_index: Tensor
 
-    def __new__(cls, *arguments: Any, **options: Any):
-        """Check the options, as they were given, before any constructor's body reads them."""
-        check_call(getattr(cls, "slug", cls.__name__), cls.__init__, (None, *arguments), options)
-        return super().__new__(cls)
+    def __init_subclass__(cls, **keywords: Any):
+        """Have the constructor of every system check its options."""
+        super().__init_subclass__(**keywords)
+        if "__init__" in vars(cls):
+            cls.__init__ = _check_first(cls.__init__)
 
+    @_check_first
     def __init__(self, n_items: int, **options: Any):
         super().__init__()
         self.n_items = n_items
