@@ -12,7 +12,6 @@ import torch
 from torch import Tensor, nn
 
 from ..data import Batch, Interactions, Items, Split, Sweep
-from ..errors import ConfigError
 from ..options import check_call
 
 LossFn = Callable[[Any, float], tuple[Tensor, dict[str, Tensor | float]]]
