@@ -1,5 +1,6 @@
 """Checkpoints: whole or absent, without pickle, errors that name the file."""
 
+import random
 import subprocess
 import sys
 
@@ -50,6 +51,25 @@ def test_truncated_checkpoint(tmp_path):
     (tmp_path / "m").write_bytes(data[: len(data) // 2])
     with pytest.raises(vc.DataError, match="not a readable checkpoint"):
         vc.load_model(tmp_path / "m")
+
+
+def test_a_flipped_bit_anywhere_is_found(tmp_path):
+    """Weights, note or header: what was not written is never loaded."""
+    path = tmp_path / "m"
+    vc.save_model(vc.models.MultVAE(30, latent_dim=4, hidden=8), path)
+    data = path.read_bytes()
+    rng = random.Random(0)
+    for at in [*rng.sample(range(len(data)), 150), *rng.sample(range(3000), 150)]:
+        path.write_bytes(data[:at] + bytes([data[at] ^ (1 << rng.randrange(8))]) + data[at + 1 :])
+        with pytest.raises(vc.DataError) as caught:
+            vc.load_model(path)
+        assert str(path) in str(caught.value) and "\n" not in str(caught.value)
+
+
+def test_the_checkpoint_of_a_training_is_no_model(tmp_path, planted_split):
+    vc.fit(vc.baselines.Popularity(planted_split.n_items), planted_split, out=tmp_path)
+    with pytest.raises(vc.DataError, match="the checkpoint of a training, not a model"):
+        vc.load_model(tmp_path / "checkpoint.safetensors")
 
 
 def test_a_foreign_safetensors_file_is_refused(tmp_path):

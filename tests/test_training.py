@@ -2,10 +2,12 @@
 
 import math
 import os
+import shutil
 import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 
 import pytest
 import torch
@@ -13,6 +15,7 @@ import torch
 import vaecf_lib as vc
 from vaecf_lib.checkpoints import load_tensors
 from vaecf_lib.models import Model, Phase
+from vaecf_lib.systems import build
 
 
 def small(n_items, **options):
@@ -165,6 +168,72 @@ def test_other_settings_are_refused(split, tmp_path):
         vc.fit(small(other.n_items), other, epochs=1, device="cpu", out=tmp_path, progress=False)
     with pytest.raises(vc.ConfigError, match="config: "):
         vc.fit(small(split.n_items, beta=0.5), split, epochs=1, device="cpu", out=tmp_path, progress=False)
+
+
+def content(folder):
+    return {path.name: path.read_bytes() for path in folder.iterdir()}
+
+
+@pytest.mark.parametrize("slug", ["mult-vae", "popularity"])
+def test_a_refused_call_changes_no_file_of_a_run(planted, split, tmp_path, slug):
+    """Trained or merely prepared: other data, with other ids and the same pattern, leave the run as it is."""
+    options = {"latent_dim": 8, "hidden": 20} if slug == "mult-vae" else {}
+    vc.fit(build(slug, split.n_items, **options), split, epochs=1, device="cpu", out=tmp_path, progress=False)
+    before = content(tmp_path)
+    renamed = replace(planted, item_ids=planted.item_ids + 7000)
+    for other in (vc.split_strong(planted, n_heldout=100, seed=1), vc.split_strong(renamed, n_heldout=100)):
+        with pytest.raises(vc.ConfigError, match="holds a run on other data"):
+            vc.fit(build(slug, other.n_items, **options), other, epochs=1, device="cpu", out=tmp_path, progress=False)
+        assert content(tmp_path) == before
+    assert vc.load_model(tmp_path).item_names == planted.items
+
+
+def test_a_run_that_another_process_writes_is_left_alone(split, tmp_path):
+    script = SCRIPT.replace("epochs=30", "epochs=3000")
+    process = subprocess.Popen([sys.executable, "-c", script, str(tmp_path)], stdout=subprocess.PIPE, text=True)
+    try:
+        while not (tmp_path / "checkpoint.safetensors").exists():
+            assert process.poll() is None
+            time.sleep(0.05)
+        with pytest.raises(vc.ConfigError, match="is being written by another process"):
+            vc.fit(small(split.n_items), split, epochs=1, device="cpu", out=tmp_path, progress=False)
+    finally:
+        process.kill()
+        process.wait()
+    with pytest.raises(vc.ConfigError, match="other settings"):  # the lock died with the process
+        vc.fit(small(split.n_items), split, epochs=1, device="cpu", out=tmp_path, progress=False)
+
+
+def test_the_best_weights_of_another_run_are_not_taken(split, tmp_path):
+    for seed in (0, 1):
+        out = tmp_path / str(seed)
+        vc.fit(small(split.n_items), split, epochs=2, seed=seed, device="cpu", out=out, progress=False)
+    shutil.copy(tmp_path / "1" / "best.safetensors", tmp_path / "0" / "best.safetensors")
+    with pytest.raises(vc.DataError, match=r"best.safetensors is of another run than checkpoint.safetensors"):
+        vc.fit(small(split.n_items), split, epochs=2, device="cpu", out=tmp_path / "0", progress=False)
+
+
+def test_weights_spoilt_by_the_last_update_are_never_kept(split, tmp_path):
+    """The loss of an epoch's last update is finite, what it made of the weights is not: the checkpoint before stays."""
+
+    model = small(split.n_items)
+    original = model.phases
+
+    def phases():
+        (phase,) = original()
+
+        def after():
+            if (tmp_path / "checkpoint.safetensors").exists():
+                model.output.weight.data[0, 0] = math.nan
+
+        phase.after = after
+        return [phase]
+
+    model.phases = phases
+    with pytest.raises(vc.TrainingError, match=r"the weights output\.weight are not finite after epoch 2"):
+        vc.fit(model, split, epochs=3, device="cpu", out=tmp_path, progress=False)
+    tensors, note = load_tensors(tmp_path / "checkpoint.safetensors")
+    assert note["epoch"] == 1 and all(t.isfinite().all() for n, t in tensors.items() if n.startswith("model.output"))
 
 
 def test_warm_start_goes_on_from_the_weights(split):

@@ -132,7 +132,7 @@ def recommend(
     if unknown:
         warnings.warn(f"{history}: {len(unknown)} unknown items left out, the first is {unknown[0]!r}")
     if not model.rated and any(rating is not None for *_, rating in entries):
-        warnings.warn(f"{history}: this run was trained on clicks: its ratings are not read, every item counts as liked")
+        warnings.warn(f"{history}: this run was trained on clicks, so ratings are not read: all items count as liked")
         entries = [(code, name, None) for code, name, _ in entries]
     known = [code if rating is None else (code, rating) for code, _, rating in entries if code is not None]
     found = recommend_items(model, known, k)

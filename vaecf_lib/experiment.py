@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -77,6 +78,8 @@ def run_experiment(
     if slug == PlantedOracle.slug and log.name != "planted":
         raise ConfigError(f"{slug} knows the planted world alone, not {log.name}: use dataset planted")
     split = PROTOCOLS[protocol](log, **of_split)
+    if progress and split.kept is not None:
+        print(f"{log.name}: {split.kept}", file=sys.stderr)
     model = build(slug, split.n_items, **of_model)
     metrics = metrics or METRICS["strong" if protocol == "ratings" and not model.rates else protocol]
     check_metrics(model, split.test, metrics)  # not only after the training

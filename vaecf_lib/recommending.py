@@ -35,9 +35,9 @@ def recommend(
 
     Args:
         model: trained with :func:`fit`.
-        history: item codes of the rating log (``log.item``), or ids or titles as text, if the model was trained with
-            them; for a model that reads ratings, pairs (item, rating). Of an item named twice the last entry counts. Items that the training
-            users never had are left out with a warning.
+        history: item codes of the rating log (``log.item``), or ids or titles as text, if the model was
+            trained with them; for a model that reads ratings, pairs (item, rating). Of an item named twice the last
+            entry counts. Items that the training users never had are left out with a warning.
         k: length of the list; shorter if fewer items are left.
         titles: by item code, as ``log.titles``; default those that the model was trained with.
 

@@ -347,7 +347,7 @@ def fit(
                 _save(trainer, run, out, settings)
             bar.update(trainer.epoch, row, metric)
         bar.close()
-        if out is not None and trainer.epochs == 0:
+        if out is not None and trainer.epochs == 0 and not (out / CHECKPOINT).exists():
             save_model(model, out / BEST, run=_key(settings))
             _save(trainer, run, out, settings)
         if out is not None:

@@ -3,10 +3,13 @@
 import dataclasses
 import hashlib
 import io
+import json
+import random
 import tarfile
 import threading
 import zipfile
 from http.server import BaseHTTPRequestHandler, HTTPServer
+from pathlib import Path
 
 import h5py
 import numpy as np
@@ -16,6 +19,7 @@ import vaecf_lib as vc
 from vaecf_lib.data import catalog
 from vaecf_lib.data.sources import Source, download
 
+MEASURED = list((Path(__file__).resolve().parents[2] / "book" / "results" / "measured").glob("*.json"))
 ML_100K = {"u.data": "1\t10\t5\t881250949\n2\t10\t3\t891717742\n2\t11\t1\t878887116\n",
            "u.item": "10|Toy Story (1995)|01-Jan-1995||x|0\n11|GoldenEye (1995)|01-Jan-1995||x|0\n"}  # fmt: skip
 ML_DAT = {"ratings.dat": "1::10::5::978300760\n2::10::3::978302109\n2::11::1::978301968\n",
@@ -121,6 +125,34 @@ def test_monti_files(folder, name):
         vc.load_dataset(name)
 
 
+ODD_MATS = [
+    {"M": np.ones((2, 2)), "Otraining": np.ones((2, 2))},
+    {"M": np.ones((2, 2)), "Otraining": np.ones((3, 2)), "Otest": np.zeros((2, 2))},
+    {"M": np.ones(4), "Otraining": np.ones(4), "Otest": np.zeros(4)},
+    {"M": np.array([b"a"]), "Otraining": np.ones((1, 1)), "Otest": np.zeros((1, 1))},
+    {"M/x": np.ones((2, 2)), "Otraining": np.ones((2, 2)), "Otest": np.zeros((2, 2))},
+    {"M": np.full((2, 2), np.nan), "Otraining": np.zeros((2, 2)), "Otest": np.zeros((2, 2))},
+]
+
+
+@pytest.mark.parametrize("arrays", ODD_MATS, ids=range(len(ODD_MATS)))
+def test_odd_mat_files_are_named(folder, arrays):
+    (folder / "douban").mkdir()
+    with h5py.File(folder / "douban" / "training_test_dataset.mat", "w") as out:
+        for key, array in arrays.items():
+            out[key] = array
+    with pytest.raises(vc.DataError, match=r"training_test_dataset\.mat") as caught:
+        vc.load_dataset("douban")
+    assert "\n" not in str(caught.value)
+
+
+def test_the_hash_of_measured_data(planted, real_data):
+    """Kept results name their data by this hash."""
+    kept = {json.loads(p.read_text())["dataset"]: json.loads(p.read_text())["data_sha256"] for p in MEASURED}
+    for name in ("planted", "ml-100k", "ml-1m", "douban", "flixster"):
+        assert vc.load_dataset(name).sha256 == kept[name]
+
+
 def test_real_data(real_data):
     expected = {
         "ml-1m": (1_000_209, 6040, 3706, [56_174, 107_557, 261_197, 348_971, 226_310]),
@@ -155,6 +187,14 @@ BROKEN = [
     ("msd", "train_triplets.txt", "u\ts\t0\n", r"train_triplets\.txt, line 1: a play count below 1"),
     ("msd", "train_triplets.txt", "u\ts\n", r"train_triplets\.txt, line 1: expected"),
     ("amazon-pet", "Pet_Supplies.csv", "i,u,9.0,5\n", r"Pet_Supplies\.csv, line 1: rating 9 is outside"),
+    ("amazon-pet", "Pet_Supplies.csv", "i,u,3.0,1294790400\nj,u,3.0,1294", r"Pet_Supplies\.csv: the last line has no end"),
+    ("ml-1m", "ratings.dat", f"1::{10**30}::5::1\n", r"ratings\.dat: the file cannot be read as a table"),
+    ("ml-1m", "movies.dat", "10::Toy Story::x\neleven::Jumanji::x\n", r"movies\.dat, line 2: expected 'id::title'"),
+    ("ml-1m", "movies.dat", "10::Toy Story::x\n<html>\n", r"movies\.dat, line 2: expected 'id::title'"),
+    ("ml-20m", "movies.csv", "movie,title\n10,x\n", r"movies\.csv: not a table with movieId and title"),
+    ("ml-20m", "movies.csv", "movieId,title\nten,x\n", r"movies\.csv: not a table with movieId and title"),
+    ("netflix", "training_set/mv_0000001.txt", "1:\n12,5,2005-02-30\n", r"mv_0000001\.txt, line 2: .*found '12,5,2005-02-30'"),
+    ("netflix", "training_set/mv_0000001.txt", f"1:\n{10**30},5,2005-02-03\n", r"mv_0000001\.txt, line 2: expected"),
 ]  # fmt: skip
 
 
@@ -197,6 +237,53 @@ def test_zip_with_a_damaged_member(folder):
         vc.load_dataset("ml-1m")
 
 
+def test_encrypted_zip_and_unknown_compression(folder):
+    path = folder / "ml-1m.zip"
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_STORED) as archive:
+        for name, text in ML_DAT.items():
+            archive.writestr(name, text)
+    whole = path.read_bytes()
+    for flag_or_method, at in ((b"\x01", 6), (b"\x63", 8)):  # bit 0 of the flags: encrypted; method 99: unknown
+        changed = bytearray(whole)
+        for signature, offset in ((b"PK\x03\x04", at), (b"PK\x01\x02", at + 2)):
+            start = 0
+            while (start := whole.find(signature, start)) >= 0:
+                changed[start + offset : start + offset + 1] = flag_or_method
+                start += 4
+        path.write_bytes(changed)
+        with pytest.raises(vc.DataError, match=r"ml-1m\.zip: the archive is truncated or damaged \(") as caught:
+            vc.load_dataset("ml-1m")
+        assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(("name", "files"), [("ml-1m", ML_DAT), ("netflix", NETFLIX)])
+def test_damaged_archives_are_refused_in_one_line(folder, name, files):
+    """Garbage within a deflated or gzipped stream raises kinds of errors of its own: 100 archives, a few bytes each."""
+    path = folder / catalog.DATASETS[name].archive
+    if name == "ml-1m":
+        zipped(path, files)
+    else:
+        with tarfile.open(path, "w:gz") as tar:
+            for member, text in files.items():
+                info = tarfile.TarInfo(member)
+                info.size = len(text)
+                tar.addfile(info, io.BytesIO(text.encode()))
+    whole, expected = path.read_bytes(), vc.load_dataset(name).sha256
+    n_refused = 0
+    for seed in range(100):
+        draw = random.Random(seed)
+        damaged = bytearray(whole)
+        for _ in range(draw.randint(1, 20)):
+            damaged[draw.randrange(len(damaged))] = draw.randrange(256)
+        path.write_bytes(damaged)
+        try:
+            assert vc.load_dataset(name).sha256 == expected
+        except vc.DataError as error:
+            n_refused += 1
+            assert str(folder) in str(error) and "\n" not in str(error)
+    assert n_refused > 50
+
+
 @pytest.mark.parametrize("member", ["../evil.dat", "/etc/evil.dat", "C:\\evil.dat", "a/../../evil.dat"])
 def test_zip_member_outside_the_folder(folder, member):
     zipped(folder / "ml-1m.zip", {member: "x", **ML_DAT}, prefix="")
@@ -219,10 +306,11 @@ def test_unknown_name_lists_the_known():
 
 
 class Server:
-    """Serves one body; can break off after some bytes, answer 404, and ignore ranges."""
+    """Serves one body; can break off after some bytes, answer 404, ignore ranges, and not say how long it is."""
 
     def __init__(self, body):
         self.body, self.break_after, self.ranges, self.requests = body, None, True, []
+        self.length, self.other = True, b""
         outer = self
 
         class Handler(BaseHTTPRequestHandler):
@@ -231,14 +319,16 @@ class Server:
                 if "missing" in self.path:
                     self.send_error(404)
                     return
+                body = outer.other if "other" in self.path else outer.body
                 start = 0
                 if outer.ranges and self.headers.get("Range"):
                     start = int(self.headers["Range"].split("=")[1].rstrip("-"))
                 self.send_response(206 if start else 200)
-                self.send_header("Content-Length", str(len(outer.body) - start))
+                if outer.length:
+                    self.send_header("Content-Length", str(len(body) - start))
                 self.end_headers()
-                end = len(outer.body) if outer.break_after is None else outer.break_after
-                self.wfile.write(outer.body[start:end])
+                end = len(body) if outer.break_after is None else outer.break_after
+                self.wfile.write(body[start:end])
 
             def log_message(self, *args):
                 pass
@@ -256,54 +346,116 @@ def server():
     server.http.server_close()
 
 
+def keep(path):
+    """What download() is to make of a file: here, nothing."""
+    return path
+
+
 def digest(body):
     return hashlib.sha256(body).hexdigest()
 
 
 def test_download_verifies_and_is_kept(server, tmp_path):
-    path = download((f"{server.url}/file.zip",), digest(server.body), tmp_path)
+    path = download((f"{server.url}/file.zip",), digest(server.body), tmp_path, keep)
     assert path.read_bytes() == server.body
-    download((f"{server.url}/file.zip",), digest(server.body), tmp_path)
+    download((f"{server.url}/file.zip",), digest(server.body), tmp_path, keep)
     assert len(server.requests) == 1, "a verified file is not fetched again"
 
 
 def test_download_resumes_where_it_broke_off(server, tmp_path):
     server.break_after = 100_000
     with pytest.raises(vc.DataError, match="a started download goes on where it stopped"):
-        download((f"{server.url}/file.zip",), digest(server.body), tmp_path)
+        download((f"{server.url}/file.zip",), digest(server.body), tmp_path, keep)
     assert not (tmp_path / "file.zip").exists(), "nothing unfinished under the final name"
     kept = (tmp_path / "file.zip.part").stat().st_size
     assert kept > 0
     server.break_after = None
-    assert download((f"{server.url}/file.zip",), digest(server.body), tmp_path).read_bytes() == server.body
+    assert download((f"{server.url}/file.zip",), digest(server.body), tmp_path, keep).read_bytes() == server.body
     assert server.requests[-1][1] == f"bytes={kept}-"
 
 
 def test_download_from_a_server_without_ranges_starts_over(server, tmp_path):
     (tmp_path / "file.zip.part").write_bytes(b"old bytes")
     server.ranges = False
-    assert download((f"{server.url}/file.zip",), digest(server.body), tmp_path).read_bytes() == server.body
+    assert download((f"{server.url}/file.zip",), digest(server.body), tmp_path, keep).read_bytes() == server.body
 
 
 def test_download_tries_the_next_mirror(server, tmp_path):
     urls = (f"{server.url}/missing/file.zip", f"{server.url}/file.zip")
-    assert download(urls, digest(server.body), tmp_path).read_bytes() == server.body
+    assert download(urls, digest(server.body), tmp_path, keep).read_bytes() == server.body
     assert len(server.requests) == 2
 
 
 def test_wrong_hash_is_refused_and_leaves_nothing(server, tmp_path):
     with pytest.raises(vc.DataError, match=r"(?s)could not fetch file\.zip:.*hash"):
-        download((f"{server.url}/file.zip",), "0" * 64, tmp_path)
+        download((f"{server.url}/file.zip",), "0" * 64, tmp_path, keep)
     assert not (tmp_path / "file.zip").exists()
 
 
 def test_unknown_hash_is_kept_and_enforced_later(server, tmp_path):
     with pytest.warns(UserWarning, match="no published hash is known"):
-        path = download((f"{server.url}/file.zip",), None, tmp_path)
+        path = download((f"{server.url}/file.zip",), None, tmp_path, keep)
     path.unlink()
     server.body = server.body[:-1] + b"x"
-    with pytest.raises(vc.DataError, match="hash"):
-        download((f"{server.url}/file.zip",), None, tmp_path)
+    with pytest.raises(vc.DataError, match=r"hash.*kept in .*file\.zip\.sha256: delete that file to accept another"):
+        download((f"{server.url}/file.zip",), None, tmp_path, keep)
+
+
+def of_server(monkeypatch, server, folder, name, **changes):
+    """Let the entry ``name`` of the catalogue come from ``server``, its hash unknown."""
+    entry = catalog.DATASETS[name]
+    changes = {"urls": (f"{server.url}/{entry.archive}",), "sha256": None, "ratings": None} | changes
+    monkeypatch.setitem(catalog.DATASETS, name, dataclasses.replace(entry, **changes))
+    monkeypatch.setenv("VAECF_DATA", str(folder))
+
+
+def test_an_error_page_is_neither_kept_nor_pinned(server, tmp_path, monkeypatch):
+    """Its hash, once kept, would refuse the real file for ever."""
+    of_server(monkeypatch, server, tmp_path, "amazon-pet")
+    server.body = b"<html>Service unavailable</html>\n"
+    with pytest.raises(
+        vc.DataError, match=r"not the file it should be, and deleted again: .*line 1: expected"
+    ) as caught:
+        vc.load_dataset("amazon-pet")
+    assert "\n" not in str(caught.value) and not list(tmp_path.iterdir())
+    server.body = AMAZON_2018.encode()
+    with pytest.warns(UserWarning, match="no published hash is known"):
+        assert len(vc.load_dataset("amazon-pet")) == 3
+    assert (tmp_path / "Pet_Supplies.csv.sha256").read_text(encoding="utf-8").strip() == digest(server.body)
+
+
+def test_the_next_mirror_is_asked_when_the_first_sends_something_else(server, tmp_path, monkeypatch):
+    of_server(
+        monkeypatch, server, tmp_path, "ml-10m", ratings=3, urls=(f"{server.url}/other/a.zip", f"{server.url}/b.zip")
+    )
+    buffer = io.BytesIO()
+    zipped(buffer, TEXT_LAYOUTS["ml-10m"])
+    server.body, server.other = buffer.getvalue(), b"<html></html>"
+    with pytest.warns(UserWarning, match="kept SHA-256"):
+        assert len(vc.load_dataset("ml-10m")) == 3
+
+
+def test_too_few_ratings_are_not_pinned(server, tmp_path, monkeypatch):
+    of_server(monkeypatch, server, tmp_path, "ml-10m", ratings=4)
+    buffer = io.BytesIO()
+    zipped(buffer, TEXT_LAYOUTS["ml-10m"])
+    server.body = buffer.getvalue()
+    with pytest.raises(vc.DataError, match="has 4 ratings, this file 3"):
+        vc.load_dataset("ml-10m")
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_reply_of_unknown_length_needs_a_known_hash(server, tmp_path, monkeypatch):
+    """Broken off at the end of a line, such a reply is a sound file of fewer ratings."""
+    of_server(monkeypatch, server, tmp_path, "amazon-pet")
+    server.body, server.length = AMAZON_2018.encode(), False
+    server.break_after = len(AMAZON_2018.splitlines(keepends=True)[0])
+    with pytest.raises(vc.DataError, match="does not say how long it is"):
+        vc.load_dataset("amazon-pet")
+    assert not list(tmp_path.iterdir())
+    server.break_after = None
+    path = download((f"{server.url}/file.csv",), digest(server.body), tmp_path, keep)
+    assert path.read_bytes() == server.body
 
 
 def test_load_dataset_downloads_and_prints_the_terms_once(server, tmp_path, monkeypatch, capsys):
@@ -326,5 +478,4 @@ def test_load_dataset_downloads_and_prints_the_terms_once(server, tmp_path, monk
 
 def test_source_reads_a_single_file(tmp_path):
     (tmp_path / "a.csv").write_text("x")
-    with Source(tmp_path / "a.csv").open("a.csv") as handle:
-        assert handle.read() == b"x"
+    assert Source(tmp_path / "a.csv").read("a.csv") == b"x"

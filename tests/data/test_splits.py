@@ -5,6 +5,7 @@ import pandas as pd
 import pytest
 
 import vaecf_lib as vc
+from vaecf_lib.experiment import run_experiment
 
 
 def pairs(interactions):
@@ -113,7 +114,7 @@ def test_users_without_targets_are_counted():
     user = np.repeat(np.arange(10), 5)
     item = np.concatenate([np.arange(5) if u < 8 else np.arange(5) + 20 * (u - 7) for u in range(10)])
     log = vc.RatingLog.from_frame("toy", pd.DataFrame({"user": user, "item": item}))
-    counted = {vc.split_strong(log, n_heldout=2, seed=s).test.n_without_targets for s in range(12)}
+    counted = {vc.split_strong(log, n_heldout=3, seed=s).test.n_without_targets for s in range(12)}
     assert counted - {0}, "in some split a held-out user has no items that training users know"
 
 
@@ -161,3 +162,81 @@ def test_impossible_requests_are_named(planted):
         vc.split_ratings(clicks)
     with pytest.raises(vc.ConfigError, match="lower min_items"):
         vc.split_weak(clicks)
+
+
+def log_of(**columns):
+    return vc.RatingLog.from_frame("toy", pd.DataFrame(columns))
+
+
+GRID = {"user": np.repeat(np.arange(10), 10), "item": np.tile(np.arange(10), 10)}
+
+
+def test_an_empty_part_is_refused_before_training():
+    """Trained on nothing, every system still prints metrics: loss 0.0 and a ranking by chance."""
+    ratings = GRID | {"rating": np.full(100, 5.0)}
+    everything, nothing = np.ones(100, dtype=bool), np.zeros(100, dtype=bool)
+    for split in (vc.split_weak, vc.split_ratings):
+        with pytest.raises(vc.ConfigError, match="nothing of toy is left for training: is_test must mark some"):
+            split(log_of(**ratings, is_test=everything))
+        with pytest.raises(vc.ConfigError, match="nothing of toy is left for test: is_test must mark some"):
+            split(log_of(**ratings, is_test=nothing))
+    with pytest.raises(vc.ConfigError, match="nothing of toy is left for test: change the shares"):
+        vc.split_ratings(log_of(user=[1, 2], item=[1, 2], rating=[1, 2]))
+    with pytest.raises(vc.ConfigError, match="nothing of toy is left for validation: raise valid"):
+        vc.split_weak(log_of(**GRID), valid=0.05)
+    with pytest.raises(vc.ConfigError, match="nothing of toy is left for test: change test and min_items"):
+        vc.split_weak(log_of(**GRID), test=0.05)
+    few = log_of(user=np.repeat(np.arange(10), 3), item=np.tile(np.arange(3), 10))
+    with pytest.raises(vc.ConfigError, match=r"nothing of toy is left for validation: no user held out .* 5 items"):
+        vc.split_strong(few, min_items=1)
+
+
+def test_a_split_says_what_it_keeps(planted):
+    assert str(vc.split_strong(planted).kept) == (
+        "threshold 4 on ratings from 1 to 5, at least 5 items per user: "
+        "80,890 of 101,307 ratings and 2,960 of 3,000 users kept"
+    )
+    assert str(vc.split_weak(log_of(**GRID)).kept) == (
+        "at least 5 items per user: 100 of 100 interactions and 10 of 10 users kept"
+    )
+    assert "no threshold on ratings from 1 to 5" in str(vc.split_weak(planted).kept)
+    assert vc.split_weak(planted).to("cpu").kept is not None
+    assert vc.split_ratings(planted).kept is None, "nothing is thrown away there"
+
+
+def test_a_split_that_throws_most_away_warns():
+    with pytest.warns(UserWarning, match=r"toy: threshold 4 on ratings from 1 to 40, .* 19 of 100 ratings and"):
+        vc.split_weak(log_of(**GRID, rating=np.where(np.arange(100) < 19, 40, 1)), threshold=4, min_items=5)
+    lonely = log_of(user=np.r_[GRID["user"], 10:40], item=np.r_[GRID["item"], np.zeros(30, int)])
+    with pytest.warns(UserWarning, match="10 of 40 users kept. To keep more, lower threshold or min_items"):
+        vc.split_strong(lonely)
+
+
+def test_a_threshold_below_the_scale_warns():
+    """On a scale of 20 to 100 the default threshold of 4 calls everything liked."""
+    percent = log_of(**GRID, rating=20 + 10 * (GRID["item"] % 9))
+    with pytest.warns(UserWarning, match="ratings from 20 to 100, .* All ratings count as liked: give a threshold"):
+        vc.split_strong(percent)
+
+
+def test_the_default_protocol_is_silent_on_usual_ratings(planted, real_data):
+    """Chapters print nothing to stderr; the highest mark alone is a choice one may make."""
+    for log in (planted, vc.load_dataset("ml-100k"), vc.load_dataset("ml-1m")):
+        for threshold in (4, 5):
+            vc.split_strong(log, threshold=threshold)  # a warning of the library is an error in these tests
+
+
+@pytest.mark.parametrize("seed", [-1, 2**32])
+def test_a_seed_out_of_range_is_named(planted, seed):
+    for split in (vc.split_strong, vc.split_weak, vc.split_ratings):
+        with pytest.raises(
+            vc.ConfigError, match=f"{split.__name__}: seed={seed}: must be a whole number from 0 to 4,294,967,295"
+        ):
+            split(planted, seed=seed)
+
+
+def test_an_experiment_prints_what_is_kept(planted, capsys):
+    run_experiment("popularity", planted, epochs=1)
+    assert capsys.readouterr().err.count("planted: threshold 4 on ratings from 1 to 5") == 1
+    run_experiment("popularity", planted, epochs=1, progress=False)
+    assert "threshold" not in capsys.readouterr().err

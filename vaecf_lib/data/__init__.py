@@ -3,10 +3,10 @@
 from .catalog import DATASETS, load_dataset
 from .interactions import Batch, Interactions
 from .items import Items
-from .parsers import read_own_file
+from .own_files import read_own_file
 from .planted import CAST, PlantedWorld, cast_of, planted_world
 from .ratings import RatingLog
-from .splits import HeldOut, Split, split_ratings, split_strong, split_weak
+from .splits import HeldOut, Kept, Split, split_ratings, split_strong, split_weak
 from .sweeps import Block, BlockSweep, Pairs, PairSweep, RowSweep, Sweep
 
 __all__ = [
@@ -18,6 +18,7 @@ __all__ = [
     "HeldOut",
     "Interactions",
     "Items",
+    "Kept",
     "PairSweep",
     "Pairs",
     "PlantedWorld",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from ..errors import ConfigError, DataError
@@ -180,7 +181,17 @@ def _print_terms_once(entry: Dataset, folder: Path) -> None:
     note = folder / f"{entry.name}.terms.txt"
     if not note.exists():
         print(f"{entry.name}: terms of use: {entry.terms}", file=sys.stderr)
-        note.write_text(entry.terms + "\n")
+        note.write_text(entry.terms + "\n", encoding="utf-8")
+
+
+def _read(entry: Dataset, path: Path) -> RatingLog:
+    frame, titles = entry.parse(Source(path))
+    if entry.ratings is not None and len(frame) != entry.ratings:
+        raise DataError(
+            f"{path}: {entry.name} has {entry.ratings:,} ratings, this file {len(frame):,}: "
+            "it is incomplete or another release. Fetch it again"
+        )
+    return RatingLog.from_frame(entry.name, frame, titles=titles)
 
 
 def load_dataset(name: str) -> RatingLog:
@@ -199,13 +210,8 @@ def load_dataset(name: str) -> RatingLog:
         raise ConfigError(f"unknown data set {name!r}. Known: {', '.join(['planted', *DATASETS])}")
     entry, folder = DATASETS[name], data_folder()
     path = _find(entry, folder)
-    if path is None:
-        path = download(entry.urls, entry.sha256, folder)
-        _print_terms_once(entry, folder)
-    frame, titles = entry.parse(Source(path))
-    if entry.ratings is not None and len(frame) != entry.ratings:
-        raise DataError(
-            f"{path}: {name} has {entry.ratings:,} ratings, this file {len(frame):,}: "
-            "it is incomplete or another release. Fetch it again"
-        )
-    return RatingLog.from_frame(name, frame, titles=titles)
+    if path is not None:
+        return _read(entry, path)
+    log = download(entry.urls, entry.sha256, folder, partial(_read, entry))
+    _print_terms_once(entry, folder)
+    return log

@@ -12,6 +12,44 @@ import pandas as pd
 from ..errors import DataError
 from .items import Items
 
+LARGEST_RATING = float(np.finfo(np.float32).max)
+
+
+def _number_ids(name: str, column: str, ids: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return the distinct ids in ascending order, and for each entry of ``ids`` (n,) its place among them."""
+    try:
+        codes, distinct = pd.factorize(ids)
+        order = np.argsort(distinct, kind="stable")
+    except TypeError as error:
+        raise DataError(
+            f"{name}: the ids of {column} are not all numbers or all text ({error}). Make them text: astype(str)"
+        ) from error
+    if (codes < 0).any():
+        raise DataError(f"{name}, row {int(np.argmax(codes < 0)) + 1}: {column} is missing. Remove that row")
+    place = np.empty_like(order)
+    place[order] = np.arange(len(order))
+    return distinct[order], place[codes]
+
+
+def _numbers(name: str, frame: pd.DataFrame, column: str) -> np.ndarray | None:
+    """Return a column (n,) as float32 ratings, int64 timestamps or bool ``is_test``; None if it is not there."""
+    if column not in frame:
+        return None
+    rule, kind = {
+        "rating": ("a finite number", np.float32),
+        "timestamp": ("a whole number", np.int64),
+        "is_test": ("0 or 1", bool),
+    }[column]
+    try:
+        values = frame[column].to_numpy(np.float64)
+    except (TypeError, ValueError) as error:
+        raise DataError(f"{name}: {column} must be {rule} in every row ({error})") from error
+    sound = np.isin(values, (0, 1)) if column == "is_test" else np.abs(values) <= LARGEST_RATING
+    if not sound.all():
+        at = int(np.argmin(sound))
+        raise DataError(f"{name}, row {at + 1}: {column} is {values[at]:g}, but must be {rule}")
+    return frame[column].to_numpy(kind) if column == "timestamp" else values.astype(kind)  # large whole numbers exact
+
 
 @dataclass(frozen=True)
 class RatingLog:
@@ -66,35 +104,39 @@ class RatingLog:
         """Number the ids of a table with columns user, item and optionally rating, timestamp, is_test.
 
         Raises:
-            DataError: the table is empty, or a (user, item) pair occurs twice.
+            DataError: a column is missing or twice there, the table is empty, a (user, item) pair occurs twice, ids
+                are missing or of mixed types, a rating or timestamp is no number, or ``is_test`` is not 0 or 1.
         """
+        columns = list(frame.columns)
+        for column in ("user", "item", "rating", "timestamp", "is_test"):
+            if columns.count(column) > 1 or (column in ("user", "item") and column not in columns):
+                raise DataError(
+                    f"{name}: needs one column {column!r}, found {list(map(str, columns))[:8]}. Rename the columns to "
+                    "user, item and, where there are any, rating, timestamp, is_test"
+                )
         if frame.empty:
             raise DataError(f"{name}: no ratings found. Check that the file is complete")
-        repeated = frame.duplicated(["user", "item"]).to_numpy()
+        user_ids, user = _number_ids(name, "user", frame["user"].to_numpy())
+        item_ids, item = _number_ids(name, "item", frame["item"].to_numpy())
+        repeated = pd.DataFrame({"user": user, "item": item}).duplicated().to_numpy()
         if repeated.any():
             at = int(np.flatnonzero(repeated)[0])
             where = frame.attrs.get("where", name)
             raise DataError(
-                f"{where}, line {at + frame.attrs.get('first_line', 1)}: user {frame['user'].iloc[at]} and item "
-                f"{frame['item'].iloc[at]} stand there a second time; {int(repeated.sum())} such lines in all. "
+                f"{where}, line {at + frame.attrs.get('first_line', 1)}: user {user_ids[user[at]]} and item "
+                f"{item_ids[item[at]]} stand there a second time; {int(repeated.sum())} such lines in all. "
                 "The file is damaged, or two copies were joined: fetch it again"
             )
-        user_ids, user = np.unique(frame["user"].to_numpy(), return_inverse=True)
-        item_ids, item = np.unique(frame["item"].to_numpy(), return_inverse=True)
-
-        def column(key, dtype):
-            return frame[key].to_numpy(dtype) if key in frame else None
-
         return cls(
             name=name,
             user=user.astype(np.int64),
             item=item.astype(np.int64),
-            rating=column("rating", np.float32),
-            timestamp=column("timestamp", np.int64),
+            rating=_numbers(name, frame, "rating"),
+            timestamp=_numbers(name, frame, "timestamp"),
             user_ids=user_ids,
             item_ids=item_ids,
             titles=None if titles is None else tuple(str(titles.get(i, i)) for i in item_ids.tolist()),
-            is_test=column("is_test", bool),
+            is_test=_numbers(name, frame, "is_test"),
         )
 
     def select(self, keep: np.ndarray) -> RatingLog:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from dataclasses import dataclass, replace
 from itertools import pairwise
 
@@ -35,12 +36,37 @@ class HeldOut:
 
 
 @dataclass(frozen=True)
+class Kept:
+    """What a protocol's ``threshold`` and ``min_items`` left of a log; ``str()`` says it in one line.
+
+    ``ratings``, ``users`` (kept, of all) · ``threshold`` None where none was applied · ``scale`` lowest and highest
+    rating of the log, None if it has only clicks.
+    """
+
+    ratings: tuple[int, int]
+    users: tuple[int, int]
+    threshold: float | None
+    min_items: int
+    scale: tuple[float, float] | None
+
+    def __str__(self) -> str:
+        what = "interactions" if self.scale is None else "ratings"
+        threshold = "no threshold" if self.threshold is None else f"threshold {self.threshold:g}"
+        scale = "" if self.scale is None else f"{threshold} on ratings from {self.scale[0]:g} to {self.scale[1]:g}, "
+        return (
+            f"{scale}at least {self.min_items} items per user: {self.ratings[0]:,} of {self.ratings[1]:,} {what} "
+            f"and {self.users[0]:,} of {self.users[1]:,} users kept"
+        )
+
+
+@dataclass(frozen=True)
 class Split:
     """A data set cut by a protocol.
 
     ``train`` what models fit · ``valid``, ``test`` (:class:`HeldOut`; ``valid`` may be None) · ``item_index``
-    (n_items,) code in the log of each column · ``protocol`` strong, weak or ratings · ``titles`` by column · ``items`` ids and
-    titles by code in the log, None if nobody knows them.
+    (n_items,) code in the log of each column · ``protocol`` strong, weak or ratings · ``titles`` by column ·
+    ``items`` ids and titles by code in the log, None if nobody knows them ·
+    ``kept`` what the protocol's threshold and min_items left (None where it has neither).
     """
 
     protocol: str
@@ -50,6 +76,7 @@ class Split:
     item_index: np.ndarray
     titles: tuple[str, ...] | None = None
     items: Items | None = None
+    kept: Kept | None = None
 
     @property
     def n_items(self) -> int:
@@ -73,6 +100,30 @@ def positives(log: RatingLog, threshold: float | None) -> RatingLog:
             f"(ratings reach {log.rating.max():g}): lower the threshold"
         )
     return kept
+
+
+def _what_is_kept(log: RatingLog, liked: RatingLog, users: np.ndarray, threshold: float | None, min_items: int) -> Kept:
+    """Count what is left of ``log``: the entries in ``liked`` of ``users``; warn where hardly anything is, or all."""
+    scale = None if log.rating is None else (float(log.rating.min()), float(log.rating.max()))
+    kept = Kept(
+        ratings=(int(np.isin(liked.user, users).sum()), len(log)),
+        users=(len(users), len(np.unique(log.user))),
+        threshold=None if scale is None else threshold,
+        min_items=max(min_items, 1),
+        scale=scale,
+    )
+    # A fifth, for the highest mark alone is some 22 % of MovieLens' ratings, and a choice one may make.
+    if kept.ratings[0] < kept.ratings[1] / 5 or kept.users[0] < kept.users[1] / 2:
+        warnings.warn(f"{log.name}: {kept}. To keep more, lower threshold or min_items")
+    if kept.threshold is not None and kept.threshold < scale[0] < scale[1]:
+        warnings.warn(f"{log.name}: {kept}. All ratings count as liked: give a threshold on their scale, or None")
+    return kept
+
+
+def _refuse_empty(log: RatingLog, remedy: str, **parts: Interactions) -> None:
+    for name, part in parts.items():
+        if part.nnz == 0:
+            raise ConfigError(f"nothing of {log.name} is left for {name}: {remedy}")
 
 
 def _active_users(log: RatingLog, min_items: int) -> np.ndarray:
@@ -113,9 +164,10 @@ def split_strong(
     the log (``is_test``) holds out interactions, not users, and is not used here.
 
     Raises:
-        ConfigError: an option is out of range, ``n_heldout`` leaves no training users, or the threshold no ratings.
+        ConfigError: an option is out of range, ``n_heldout`` leaves no training users, the threshold leaves no ratings,
+            or no held-out user has anything to be found.
     """
-    log = positives(log, threshold)
+    whole, log = log, positives(log, threshold)
     users = _active_users(log, min_items)
     n_heldout = max(len(users) // 10, 1) if n_heldout is None else n_heldout
     if len(users) - 2 * n_heldout < 1:
@@ -123,6 +175,7 @@ def split_strong(
             f"n_heldout={n_heldout} does not fit {len(users)} users with at least {min_items} items: "
             f"choose 1 to {max((len(users) - 1) // 2, 0)}, or lower min_items"
         )
+    kept = _what_is_kept(whole, log, users, threshold, min_items)
     users = users[np.random.RandomState(seed).permutation(len(users))]
     groups = np.split(users, [len(users) - 2 * n_heldout, len(users) - n_heldout])
 
@@ -148,7 +201,24 @@ def split_strong(
         )
 
     train = Interactions.from_pairs(*rows(groups[0]), shape=(len(groups[0]), len(item_index)))
-    return Split("strong", train, held_out(groups[1]), held_out(groups[2]), item_index, _titles(log, item_index), log.items)
+    valid, test = held_out(groups[1]), held_out(groups[2])
+    _refuse_empty(
+        log,
+        "no user held out for it has 5 items that training users know. Raise n_heldout or min_items, or hold out "
+        "interactions instead of users (weak protocol)",
+        validation=valid.targets,
+        test=test.targets,
+    )
+    return Split(
+        protocol="strong",
+        train=train,
+        valid=valid,
+        test=test,
+        item_index=item_index,
+        titles=_titles(log, item_index),
+        items=log.items,
+        kept=kept,
+    )
 
 
 @checked
@@ -169,14 +239,16 @@ def split_weak(
     all its users are kept.
 
     Raises:
-        ConfigError: an option is out of range, or nothing is left to train on or to test.
+        ConfigError: an option is out of range, or nothing is left for training, validation or test.
     """
     if not 0 < test < 1 or not 0 <= valid < 1 - test:
         raise ConfigError(f"test={test:g} and valid={valid:g} must be shares that leave something to train on")
-    log = positives(log, threshold)
-    users = _active_users(log, min_items if log.is_test is None else 1)
+    whole, log = log, positives(log, threshold)
+    min_items = min_items if log.is_test is None else 1
+    users = _active_users(log, min_items)
     if len(users) == 0:
         raise ConfigError(f"no user of {log.name} has {min_items} items: lower min_items")
+    kept = _what_is_kept(whole, log, users, threshold, min_items)
     log = log.select(np.isin(log.user, users))
     item_index = np.arange(log.n_items)
     row = np.full(log.n_users, -1)
@@ -193,15 +265,20 @@ def split_weak(
     def part(keep: np.ndarray) -> Interactions:
         return Interactions.from_pairs(row[log.user[keep]], log.item[keep], shape=(len(users), log.n_items))
 
-    train = part(~is_test & ~is_valid)
+    train, validation, targets = part(~is_test & ~is_valid), part(is_valid), part(is_test)
+    remedy = "is_test must mark some interactions, not all" if log.is_test is not None else "change test and min_items"
+    _refuse_empty(log, remedy, training=train, test=targets)
+    if valid > 0:
+        _refuse_empty(log, "raise valid", validation=validation)
     return Split(
-        "weak",
-        train,
-        HeldOut(train, part(is_valid)) if valid > 0 else None,
-        HeldOut(part(~is_test) if valid > 0 else train, part(is_test)),
-        item_index,
-        _titles(log, item_index),
-        log.items,
+        protocol="weak",
+        train=train,
+        valid=HeldOut(train, validation) if valid > 0 else None,
+        test=HeldOut(part(~is_test) if valid > 0 else train, targets),
+        item_index=item_index,
+        titles=_titles(log, item_index),
+        items=log.items,
+        kept=kept,
     )
 
 
@@ -220,7 +297,8 @@ def split_ratings(
     and Flixster do) keeps it if ``published``, and ``valid`` is then cut from its training part.
 
     Raises:
-        ConfigError: an option is out of range, the log has no ratings, or the shares do not add up to 1.
+        ConfigError: an option is out of range, the log has no ratings, the shares do not add up to 1, or nothing is
+            left for training or test.
     """
     if log.rating is None:
         raise ConfigError(f"{log.name} has no ratings: use the strong or weak protocol for clicks")
@@ -237,13 +315,16 @@ def split_ratings(
     def part(at: np.ndarray) -> Interactions:
         return Interactions.from_pairs(log.user[at], log.item[at], log.rating[at], shape=(log.n_users, log.n_items))
 
-    fit, item_index = part(parts[0]), np.arange(log.n_items)
+    fit, held, targets, item_index = *map(part, parts), np.arange(log.n_items)
+    drawn = log.is_test is None or not published
+    remedy = "change the shares, or give more ratings" if drawn else "is_test must mark some ratings, not all"
+    _refuse_empty(log, remedy, training=fit, test=targets)
     return Split(
-        "ratings",
-        fit,
-        HeldOut(fit, part(parts[1])) if len(parts[1]) else None,
-        HeldOut(fit, part(parts[2])),
-        item_index,
-        _titles(log, item_index),
-        log.items,
+        protocol="ratings",
+        train=fit,
+        valid=HeldOut(fit, held) if held.nnz else None,
+        test=HeldOut(fit, targets),
+        item_index=item_index,
+        titles=_titles(log, item_index),
+        items=log.items,
     )
