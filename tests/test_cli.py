@@ -201,12 +201,37 @@ ERRORS = [
     (["fit", "mult-vae", "--interactions", "missing.csv"], "missing.csv: no such file"),
     (["fit", "popularity", "--dataset", "planted", "--metrics", "accuracy"], "unknown metric 'accuracy'"),
     (["fit", "popularity", "--dataset", "planted", "--device", "warp"], "device=warp cannot be used here"),
-    (["fit", "mult-vae", "--dataset", "planted", "--set", "beta=high"], "beta='high': must be float"),
-    (["fit", "mult-vae", "--dataset", "planted", "--set", "n_heldout=many"], "n_heldout='many': must be int"),
+    (
+        ["fit", "mult-vae", "--dataset", "planted", "--set", "beta=high"],
+        "mult-vae: beta='high': must be a number of at least 0",
+    ),
+    (
+        ["fit", "mult-vae", "--dataset", "planted", "--set", "n_heldout=many"],
+        "split_strong: n_heldout='many': must be a whole number",
+    ),
+    (
+        ["fit", "mult-vae", "--dataset", "planted", "--set", "hidden=true"],
+        "mult-vae: hidden=True: must be a whole number",
+    ),
+    (["fit", "mult-vae", "--dataset", "planted", "--set", "hidden=-1"], "mult-vae: hidden=-1: must be a whole number"),
+    (["fit", "mult-vae", "--dataset", "planted", "--set", f"hidden={'9' * 5000}"], "must be a whole number"),
+    (["fit", "mult-vae", "--dataset", "planted", "--set", "lr=NaN"], "mult-vae: lr=nan: must be a number above 0"),
+    (["fit", "ncf", "--dataset", "planted", "--set", "widths=[8.5]"], "ncf: widths=[8.5]: must be a list of whole"),
+    (["fit", "mult-vae", "--dataset", "planted", "--set", "split_seed=-1"], "split_seed=-1: must be a whole number"),
+    (["fit", "mult-vae", "--dataset", "planted", "--seed", str(2**64)], f"fit: seed={2**64}: must be a whole number"),
+    (["fit", "mult-vae", "--dataset", "planted", "--epochs", "-1"], "fit: epochs=-1: must be a whole number"),
+    (["fit", "mult-vae", "--dataset", "planted", "--batch-size", "0"], "fit: batch_size=0: must be a whole number"),
+    (["fit", "popularity", "--dataset", "planted", "--metrics", f"ndcg@{'9' * 5000}"], "unknown metric"),
+    (["models", "svd"], "unknown model 'svd'"),
+    (["reproduce", "recvae", "2", "--seeds", "a"], "--seeds 'a': write whole numbers with commas between"),
     (["recommend", "nowhere", "--history", "x"], "not a readable checkpoint"),
     (["ledger", "--results", "nowhere"], "no nowhere/reported.json"),
     (["reproduce", "recvae", "99"], "no table '99' of 'recvae'. Known: hyvae II"),
     (["bench", "--against", "nobody", "--pairs", "1", "--users", "600", "--items", "50"], "no peer 'nobody'"),
+    (["bench", "--users", "0"], "bench: users=0: must be a whole number of at least 500"),
+    (["bench", "--users", "600", "--growth"], "bench: users=600: must be a whole number of at least 1000"),
+    (["bench", "--items", "5"], "bench: items=5: must be a whole number of at least 20"),
+    (["bench", "--pairs", "0"], "bench: pairs=0: must be a whole number of at least 1"),
 ]
 
 
@@ -214,4 +239,24 @@ ERRORS = [
 def test_errors_are_one_line_with_the_remedy(call, arguments, message):
     done = call(*arguments, check=False)
     assert done.returncode == 2 and done.stdout == ""
-    assert done.stderr.startswith("error: ") and message in done.stderr
+    assert done.stderr.startswith("error: ") and message in done.stderr and done.stderr.count("\n") == 1
+
+
+def test_a_list_is_a_setting(call):
+    arguments = ["fit", "ncf", "--dataset", "planted", "--protocol", "ratings", "--epochs", "1", "--device", "cpu"]
+    result = json.loads(call(*arguments, "--set", "widths=[20,10]", "--set", "latent_dim=4", "--json").stdout)
+    assert result["settings"]["widths"] == [20, 10]
+
+
+def test_models_lists_the_options_of_one(call):
+    rows = {line.split()[0]: line.split(maxsplit=2)[1:] for line in call("models", "vae-reg").stdout.splitlines()}
+    assert rows["penalty"] == ["0.01", "a number of at least 0, or None"], "the preset's own value"
+    assert rows["hidden"] == ["600", "a whole number from 1 to 100,000"]
+    assert rows["prior"] == ['"standard"', "one of standard, vamp, or None"]
+
+
+def test_the_oracle_refuses_other_data(call, tmp_path):
+    own_csv(tmp_path / "mine.csv")
+    done = call("fit", "planted-oracle", "--interactions", tmp_path / "mine.csv", check=False)
+    assert done.returncode == 2 and done.stderr.count("\n") == 1
+    assert "error: planted-oracle knows the planted world alone, not mine" in done.stderr

@@ -183,6 +183,17 @@ def test_both_readings_of_ranking_by_ratings(kind, k):
                 assert values[name][user].isnan()
 
 
+@pytest.mark.parametrize("kind", ["recall", "recall_all", "ndcg", "mrr", "ndcg_liked", "ndcg_rated", "recall_rated"])
+def test_a_list_longer_than_the_catalogue_costs_nothing(kind):
+    """Ten billion places are as many as there are items."""
+    scores, _, _, _, heldout = ratings_world()
+    few, many = f"{kind}@{scores.shape[1]}", f"{kind}@10000000000"
+    values = vc.evaluate(Fixed(scores), heldout, (few, many))
+    assert values[few] == values[many]
+    beside = vc.evaluate(Fixed(scores), heldout, (f"{kind}@5", many))
+    assert beside[f"{kind}@5"] == vc.evaluate(Fixed(scores), heldout, (f"{kind}@5",))[f"{kind}@5"]
+
+
 def test_errors_name_the_remedy():
     scores, _, _, heldout = world()
     with pytest.raises(vc.ConfigError, match=r"unknown metric 'ndgc@10'. Known: recall@K"):

@@ -328,7 +328,7 @@ def test_users_without_clicks_do_not_break_training(split):
 def test_bad_arguments_are_named(split):
     with pytest.raises(vc.ConfigError, match=r"build it with n_items=split\.n_items"):
         vc.fit(small(7), split)
-    with pytest.raises(vc.ConfigError, match="precision 'fp32' or 'bf16'"):
+    with pytest.raises(vc.ConfigError, match="fit: precision='fp8': choose one of fp32, bf16"):
         vc.fit(small(split.n_items), split, precision="fp8")
     with pytest.raises(vc.ConfigError, match="cannot be used here"):
         vc.fit(small(split.n_items), split, device="nonsense")

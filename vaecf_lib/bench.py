@@ -122,7 +122,21 @@ def _in_own_process(which: str, n_users: int, n_items: int, n_steps: int, thread
 def run(
     n_users: int, n_items: int, pairs: int, threads: int, against: list[str], growth: bool, n_steps: int = 13
 ) -> dict:
-    """Measure ours and each peer ``pairs`` times in turn; return medians, ratios and the floor."""
+    """Measure ours and each peer ``pairs`` times in turn; return medians, ratios and the floor.
+
+    Raises:
+        ConfigError: fewer users than a batch has, too few items, or nothing to run.
+    """
+    share = 2 if growth else 1  # the growth runs go down to half the users and items
+    wanted = (
+        ("users", n_users, 500 * share),
+        ("items", n_items, 20 * share),
+        ("pairs", pairs, 1),
+        ("threads", threads, 1),
+    )
+    for name, value, least in wanted:
+        if value < least:
+            raise ConfigError(f"bench: {name}={value}: must be a whole number of at least {least}")
     torch.set_num_threads(threads)
     device = pick_device("auto").type
     device = device if device == "cuda" else "cpu"

@@ -16,7 +16,7 @@ from .checkpoints import load_model
 from .errors import ConfigError, DataError, VaecfError
 from .experiment import assign_settings, run_experiment
 from .recommending import recommend as recommend_items
-from .systems import SYSTEMS
+from .systems import SYSTEMS, build, options_of
 
 app = typer.Typer(add_completion=False, no_args_is_help=True, help=__doc__, pretty_exceptions_enable=False)
 
@@ -31,17 +31,24 @@ def datasets() -> None:
 
 
 @app.command()
-def models() -> None:
-    """List the systems, one line each."""
-    for slug, cls in SYSTEMS.items():
-        typer.echo(f"{slug:15s} {cls.about}")
+def models(
+    slug: Annotated[str | None, typer.Argument(help="list this system's options, with their defaults")] = None,
+) -> None:
+    """List the systems, or one system's options, one line each."""
+    if slug is None:
+        for name, cls in SYSTEMS.items():
+            typer.echo(f"{name:15s} {cls.about}")
+        return
+    defaults = build(slug, n_items=1).config  # a preset's own values, too, which its signature leaves at None
+    for name, option in options_of(SYSTEMS[slug]).items():
+        typer.echo(f"{name:17s} {json.dumps(defaults[name]):15s} {option}")
 
 
 def _parse_value(text: str) -> Any:
     """Read a number, true, false or null; anything else is a word."""
     try:
         return json.loads(text)
-    except json.JSONDecodeError:
+    except (ValueError, RecursionError):  # ValueError: of a whole number of thousands of digits, too
         return text
 
 
@@ -135,6 +142,13 @@ def recommend(
         typer.echo(f"{rank}\t{items.ids[entry.item]}\t{entry.title or ''}\t{entry.score:.4f}")
 
 
+def _seeds(text: str) -> list[int]:
+    try:
+        return [int(seed) for seed in text.split(",")]
+    except ValueError as error:
+        raise ConfigError(f"--seeds {text!r}: write whole numbers with commas between, as 0,1,2") from error
+
+
 @app.command()
 def reproduce(
     paper: Annotated[str, typer.Argument(help="recvae, sivae, hyvae, vaegan, vae_bmf; or book for our own studies")],
@@ -154,7 +168,7 @@ def reproduce(
         table,
         dataset=dataset,
         models=re.split(",(?! )", models) if models else None,  # a row's own name may hold ", "
-        seeds=[int(s) for s in seeds.split(",")],
+        seeds=_seeds(seeds),
         epochs=epochs,
         device=device,
         folder=results,

@@ -13,6 +13,7 @@ from torch import Tensor
 from .data import Batch, HeldOut
 from .errors import ConfigError
 from .models.base import Model
+from .options import checked
 
 RATING = ("rmse", "mae")
 LIKED = 3.0
@@ -64,7 +65,7 @@ def parse_metric(metric: str) -> Metric:
     """
     if metric in RATING:
         return Metric(metric)
-    match = re.fullmatch(r"(\w+)@([1-9]\d*)", metric)
+    match = re.fullmatch(r"(\w+)@([1-9]\d{0,17})", metric)
     if not match or match[1] not in RANKING:
         raise ConfigError(
             f"unknown metric {metric!r}. Known: {', '.join(f'{m}@K' for m in RANKING)}, {', '.join(RATING)}"
@@ -153,6 +154,8 @@ def per_user_metrics(
     heldout = heldout.to(model.device)
     if heldout.history.n_items != model.n_items:
         raise ConfigError(f"the model has {model.n_items} items, the data {heldout.history.n_items}: wrong split")
+    # A list is no longer than the catalogue: a larger K gives the same values, and must not take more memory.
+    parsed = {name: metric._replace(k=min(metric.k, model.n_items)) for name, metric in parsed.items()}
     scored = (heldout.targets.counts > 0).nonzero()[:, 0]
     result = {name: torch.full((heldout.history.n_users,), math.nan).double() for name in metrics}
     largest_k = max((metric.k for metric in parsed.values()), default=0)
@@ -200,6 +203,7 @@ def per_user_metrics(
     return result
 
 
+@checked
 def evaluate(
     model: Model,
     heldout: HeldOut,
@@ -215,7 +219,8 @@ def evaluate(
     a relevant target do not count.
 
     Raises:
-        ConfigError: unknown metric, no user has targets, scores are nan, or the item counts do not fit.
+        ConfigError: unknown metric, ``batch_size`` out of range, no user has targets, scores are nan, or the item
+            counts do not fit.
     """
     metrics = tuple(metrics)
     values = per_user_metrics(model, heldout, metrics, batch_size)

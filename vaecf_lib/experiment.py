@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import Any, get_type_hints
+from typing import Any
 
 from . import data
+from .baselines import PlantedOracle
 from .checkpoints import write_json
 from .data import RatingLog
 from .errors import ConfigError
 from .evaluation import Estimate, check_metrics, evaluate
+from .options import declared
 from .systems import SYSTEMS, build, options_of
 from .training import fit, peak_memory_mb, pick_device
 
@@ -29,29 +31,28 @@ def assign_settings(settings: dict[str, Any], slug: str, protocol: str) -> tuple
 
     Raises:
         ConfigError: the model, the protocol or a key is unknown (the message lists the known ones), or a value
-            is of the wrong type.
+            is of the wrong type or out of range.
     """
     if slug not in SYSTEMS:
         raise ConfigError(f"unknown model {slug!r}. Known: {', '.join(SYSTEMS)}")
     if protocol not in PROTOCOLS:
         raise ConfigError(f"unknown protocol {protocol!r}. Known: {', '.join(PROTOCOLS)}")
-    split_types = get_type_hints(PROTOCOLS[protocol])
-    split_types["split_seed"] = split_types.pop("seed")
-    del split_types["log"], split_types["return"]
-    model_types = {k: t for k, t in get_type_hints(SYSTEMS[slug].__init__).items() if k in options_of(SYSTEMS[slug])}
-    fit_types = {k: t for k, t in get_type_hints(fit).items() if k in FIT_OPTIONS}
-    takers = [({}, split_types), ({}, model_types), ({}, fit_types)]
+    of_split = declared(PROTOCOLS[protocol], f"split_{protocol}")
+    of_split["split_seed"] = of_split.pop("seed")
+    of_fit = {name: option for name, option in declared(fit, "fit").items() if name in FIT_OPTIONS}
+    takers = {f"split_{protocol}": of_split, slug: options_of(SYSTEMS[slug]), "fit": of_fit}
+    dealt: dict[str, dict[str, Any]] = {taker: {} for taker in takers}
     for key, value in settings.items():
-        values, types = next((taker for taker in takers if key in taker[1]), (None, None))
-        if types is None:
-            known = sorted(set().union(*(types for _, types in takers)))
+        taker = next((taker for taker, options in takers.items() if key in options), None)
+        if taker is None:
+            known = sorted(set().union(*takers.values()))
             raise ConfigError(
                 f"no option {key!r} of {slug}, of the {protocol} split or of fit. Known: {', '.join(known)}"
             )
-        if not isinstance(value, types[key] | int if isinstance(0.0, types[key]) else types[key]):
-            raise ConfigError(f"{key}={value!r}: must be {getattr(types[key], '__name__', types[key])}")
-        values["seed" if key == "split_seed" else key] = value
-    return takers[0][0], takers[1][0], takers[2][0]
+        takers[taker][key].check(taker, key, value)
+        dealt[taker]["seed" if key == "split_seed" else key] = value
+    of_split, of_model, of_fit = dealt.values()
+    return of_split, of_model, of_fit
 
 
 def run_experiment(
@@ -74,6 +75,8 @@ def run_experiment(
     kept there: checkpoint, best model with the items' ids, result.
     """
     of_split, of_model, of_fit = assign_settings(settings or {}, slug, protocol)
+    if slug == PlantedOracle.slug and log.name != "planted":
+        raise ConfigError(f"{slug} knows the planted world alone, not {log.name}: use dataset planted")
     split = PROTOCOLS[protocol](log, **of_split)
     model = build(slug, split.n_items, **of_model)
     metrics = metrics or METRICS["strong" if protocol == "ratings" and not model.rates else protocol]

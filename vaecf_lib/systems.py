@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import inspect
-
 from . import baselines, models
 from .errors import ConfigError
 from .models.base import Model
+from .options import Option, declared
 
 SYSTEMS: dict[str, type[Model]] = {
     cls.slug: cls
@@ -46,16 +45,16 @@ SYSTEMS: dict[str, type[Model]] = {
 }
 
 
-def options_of(cls: type[Model]) -> dict[str, inspect.Parameter]:
+def options_of(cls: type[Model]) -> dict[str, Option]:
     """Return the options of a system's constructor, ``n_items`` left out."""
-    return {name: p for name, p in inspect.signature(cls).parameters.items() if name != "n_items"}
+    return {name: option for name, option in declared(cls.__init__, cls.slug).items() if name != "n_items"}
 
 
 def build(slug: str, n_items: int, **options) -> Model:
     """Return an untrained system.
 
     Raises:
-        ConfigError: the slug or an option is unknown; the message lists the known ones.
+        ConfigError: the slug or an option is unknown (the message lists the known ones), or an option is out of range.
     """
     if slug not in SYSTEMS:
         raise ConfigError(f"unknown model {slug!r}. Known: {', '.join(SYSTEMS)}")

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from filelock import FileLock, Timeout
@@ -23,6 +23,7 @@ from .environment import in_kernel
 from .errors import ConfigError, DataError, TrainingError
 from .evaluation import check_metrics, evaluate, parse_metric
 from .models.base import Model, Phase
+from .options import checked
 
 
 @dataclass
@@ -244,6 +245,7 @@ class _Trainer:
             torch.cuda.set_rng_state(groups["rng"]["cuda"], self.device)
 
 
+@checked
 def fit(
     model: Model,
     split: Split,
@@ -253,11 +255,11 @@ def fit(
     device: str | torch.device = "auto",
     out: str | Path | None = None,
     metric: str | None = None,
-    precision: str = "fp32",
+    precision: Literal["fp32", "bf16"] = "fp32",
     progress: bool = True,
     warm_start: bool = False,
     validate_every: int = 1,
-    schedule: str = "constant",
+    schedule: Literal["constant", "cosine"] = "constant",
 ) -> Run:
     """Train ``model`` on ``split.train``; leave it with the weights of the best epoch on ``split.valid``.
 
@@ -282,7 +284,8 @@ def fit(
         schedule: of the step sizes: "constant", or "cosine", which falls to zero over the training.
 
     Raises:
-        ConfigError: options that do not fit, or ``out`` holds a run with other settings or is being written.
+        ConfigError: options out of range or that do not fit, or ``out`` holds a run with other settings or is being
+            written.
         DataError: a file of the run in ``out`` is damaged, or belongs to another run.
         TrainingError: the loss became nan or infinite; the last checkpoint is whole.
     """
@@ -290,13 +293,6 @@ def fit(
         raise ConfigError(
             f"the model has {model.n_items} items, the split {split.n_items}: build it with n_items=split.n_items"
         )
-    if epochs < 0 or batch_size < 1 or validate_every < 1 or precision not in ("fp32", "bf16"):
-        raise ConfigError(
-            f"epochs={epochs}, batch_size={batch_size}, validate_every={validate_every}, precision={precision!r}: "
-            "need epochs >= 0, batch_size >= 1, validate_every >= 1, precision 'fp32' or 'bf16'"
-        )
-    if schedule not in ("constant", "cosine"):
-        raise ConfigError(f"schedule={schedule!r}: choose 'constant' or 'cosine'")
     metric = metric or ("rmse" if model.rates else "ndcg@100")
     lower_is_better = not parse_metric(metric).ranks
     if split.valid is not None:

@@ -1,6 +1,7 @@
 """The embedded world: the same bytes everywhere, and drawn from the model it says."""
 
 import numpy as np
+import pytest
 import torch
 
 import vaecf_lib as vc
@@ -47,6 +48,12 @@ def test_oracle_beats_everything_it_should(planted_split):
         vc.fit(model, planted_split, progress=False)
         scores[cls.slug] = vc.evaluate(model, planted_split.test, ("ndcg@100",))["ndcg@100"].mean
     assert scores["planted-oracle"] > scores["popularity"] + 0.1 > scores["random"] + 0.2
+
+
+def test_oracle_refuses_films_it_does_not_know(planted_split):
+    oracle = vc.baselines.PlantedOracle(501, points=5)
+    with pytest.raises(vc.ConfigError, match="knows the 500 planted films alone"):
+        oracle.scores(planted_split.test.history.rows(torch.tensor([3])))
 
 
 def test_oracle_is_bayes_rule_by_hand(planted_split):

@@ -229,7 +229,9 @@ def test_the_default_protocol_is_silent_on_usual_ratings(planted, real_data):
 @pytest.mark.parametrize("seed", [-1, 2**32])
 def test_a_seed_out_of_range_is_named(planted, seed):
     for split in (vc.split_strong, vc.split_weak, vc.split_ratings):
-        with pytest.raises(vc.ConfigError, match=f"the split's seed is {seed}: choose 0 to 4294967295"):
+        with pytest.raises(
+            vc.ConfigError, match=f"{split.__name__}: seed={seed}: must be a whole number from 0 to 4,294,967,295"
+        ):
             split(planted, seed=seed)
 
 

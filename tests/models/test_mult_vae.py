@@ -171,11 +171,13 @@ def test_a_large_beta_collapses_the_posterior(planted_split):
 
 
 def test_bad_options_are_named():
-    with pytest.raises(vc.ConfigError, match="choose one of multinomial, bernoulli, n_choose_k"):
+    with pytest.raises(
+        vc.ConfigError, match="mult-vae: likelihood='poisson': choose one of multinomial, bernoulli, n_choose_k"
+    ):
         vc.models.MultVAE(5, likelihood="poisson")
-    with pytest.raises(vc.ConfigError, match="need beta >= 0"):
+    with pytest.raises(vc.ConfigError, match="mult-vae: beta=-1: must be a number of at least 0"):
         vc.models.MultVAE(5, beta=-1)
-    with pytest.raises(vc.ConfigError, match=r"dropout in \[0, 1\)"):
+    with pytest.raises(vc.ConfigError, match=r"mult-dae: dropout=1.0: must be a number in \[0, 1\)"):
         vc.models.MultDAE(5, dropout=1.0)
-    with pytest.raises(vc.ConfigError, match="at least one item"):
+    with pytest.raises(vc.ConfigError, match="mult-vae: n_items=0: must be a whole number from 1"):
         vc.models.MultVAE(0)

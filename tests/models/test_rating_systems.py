@@ -446,7 +446,7 @@ def test_macrid_memberships_and_both_divergences(ratings):
 
 
 def test_bad_options_are_named():
-    with pytest.raises(vc.ConfigError, match="fusion='product': choose 'concat' or 'sum'"):
+    with pytest.raises(vc.ConfigError, match="fusion='product': choose one of concat, sum"):
         vc.models.HyVAE(10, fusion="product")
     with pytest.raises(vc.ConfigError, match="leave the encoders nothing to read"):
         vc.models.VAEBMF(10, feedback=False, data_input=False)

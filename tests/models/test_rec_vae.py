@@ -224,7 +224,7 @@ def test_save_load_and_resume(planted_split, tmp_path):
 
 
 def test_bad_options_are_named():
-    with pytest.raises(vc.ConfigError, match="mixture='both': choose 'per_dimension' or 'joint'"):
+    with pytest.raises(vc.ConfigError, match="mixture='both': choose one of per_dimension, joint"):
         vc.models.RecVAE(40, mixture="both")
     with pytest.raises(vc.ConfigError, match="clean_decoder needs alternating"):
         vc.models.RecVAE(40, alternating=False)

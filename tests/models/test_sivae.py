@@ -96,7 +96,7 @@ def test_x_enters_once_whatever_the_number_of_draws(planted_split):
 def test_bernoulli_noise_and_bad_options():
     model = vc.models.SIVAE(40, latent_dim=5, hidden=8, noise="bernoulli")
     assert set(model.draw_noise(4, 5).unique().tolist()) == {0.0, 1.0}
-    with pytest.raises(vc.ConfigError, match="noise 'gaussian' or 'bernoulli'"):
+    with pytest.raises(vc.ConfigError, match="noise='coins': choose one of gaussian, bernoulli"):
         vc.models.SIVAE(40, noise="coins")
     with pytest.raises(vc.ConfigError, match="layers=0"):
         vc.models.SIVAE(40, layers=0)

@@ -139,7 +139,7 @@ def test_penalty_acts_as_its_gradient_on_weight_matrices_alone():
 
 
 def test_bad_options_are_named():
-    with pytest.raises(vc.ConfigError, match="posterior='flow': choose 'gaussian' or 'iaf'"):
+    with pytest.raises(vc.ConfigError, match="posterior='flow': choose one of gaussian, iaf"):
         vc.models.VAEIAF(40, posterior="flow")
     with pytest.raises(vc.ConfigError, match="pseudo_inputs=0"):
         vc.models.VAEVamp(40, pseudo_inputs=0)

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from ..data import Batch
 from ..data.planted import planted_world
+from ..errors import ConfigError
 from ..maths import log_elementary_symmetric
 from ..maths.counting import calibrate
 from ..models.base import Model
@@ -38,7 +39,14 @@ class PlantedOracle(Model):
         self.register_buffer("all_logits", torch.from_numpy(planted_world().logits(z.numpy())).float())
 
     def scores(self, batch: Batch) -> Tensor:
-        """Return expected click probabilities, (B, n_items)."""
+        """Return expected click probabilities, (B, n_items).
+
+        Raises:
+            ConfigError: the items are not the planted films.
+        """
+        n_films = self.all_logits.shape[1]
+        if int(self.item_index.max()) >= n_films:
+            raise ConfigError(f"{self.slug} knows the {n_films} planted films alone, and these are other data")
         eta = self.all_logits[:, self.item_index]  # (grid, n_items)
         observed = torch.zeros(len(batch), len(eta), dtype=eta.dtype, device=eta.device)
         observed.index_add_(0, batch.rows, eta.T[batch.items])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from itertools import pairwise
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
@@ -12,7 +13,7 @@ from ..errors import ConfigError
 from ..maths import gaussian_kl, linear_annealing, observed_squared_error, sample_gaussian
 from ..models.base import Phase, penalised
 from ..models.mult_vae import MultDAE, MultVAE
-from ..models.ratings import PARTS, Offsets, RatingModel, TransductiveModel, row_means
+from ..models.ratings import Offsets, RatingModel, TransductiveModel, row_means
 from ..nn import SparseInput
 
 
@@ -28,10 +29,8 @@ class Means(RatingModel):
     slug = "means"
     about = "shrunken means of items and users"
 
-    def __init__(self, n_items: int, damping: float = 5.0, parts: str = "both"):
+    def __init__(self, n_items: int, damping: float = 5.0, parts: Literal["both", "items", "users", "global"] = "both"):
         super().__init__(n_items, damping=damping, parts=parts)
-        if parts not in PARTS or damping < 0:
-            raise ConfigError(f"parts={parts!r}, damping={damping}: parts are {' or '.join(map(repr, PARTS))}")
         self.offsets = Offsets(n_items, damping, parts)
 
     def prepare(self, train: Interactions) -> None:
@@ -218,7 +217,7 @@ class CNNCF(PairModel):
         n_users: int | None = None,
     ):
         if latent_dim < 2 or latent_dim & (latent_dim - 1):
-            raise ConfigError(f"latent_dim={latent_dim}: the convolutions halve it, it must be a power of two")
+            raise ConfigError(f"cnn-cf: latent_dim={latent_dim}: must be a power of two, which the convolutions halve")
         super().__init__(
             n_items, n_users, latent_dim=latent_dim, channels=channels, penalty=penalty, per_batch=per_batch, lr=lr
         )

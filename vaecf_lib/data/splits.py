@@ -9,6 +9,7 @@ from itertools import pairwise
 import numpy as np
 
 from ..errors import ConfigError
+from ..options import checked
 from .interactions import Interactions
 from .items import Items
 from .ratings import RatingLog
@@ -64,8 +65,8 @@ class Split:
 
     ``train`` what models fit · ``valid``, ``test`` (:class:`HeldOut`; ``valid`` may be None) · ``item_index``
     (n_items,) code in the log of each column · ``protocol`` strong, weak or ratings · ``titles`` by column ·
-    ``items`` ids and titles by code in the log, None if nobody knows them · ``kept`` what the protocol's threshold
-    and min_items left (None where it has neither).
+    ``items`` ids and titles by code in the log, None if nobody knows them ·
+    ``kept`` what the protocol's threshold and min_items left (None where it has neither).
     """
 
     protocol: str
@@ -125,12 +126,6 @@ def _refuse_empty(log: RatingLog, remedy: str, **parts: Interactions) -> None:
             raise ConfigError(f"nothing of {log.name} is left for {name}: {remedy}")
 
 
-def _random(seed: int) -> np.random.RandomState:
-    if not 0 <= seed < 2**32:
-        raise ConfigError(f"the split's seed is {seed}: choose 0 to {2**32 - 1}")
-    return np.random.RandomState(seed)
-
-
 def _active_users(log: RatingLog, min_items: int) -> np.ndarray:
     """Return the codes of the users with at least ``min_items`` entries, ascending."""
     return np.flatnonzero(np.bincount(log.user, minlength=log.n_users) >= max(min_items, 1))
@@ -152,6 +147,7 @@ def _titles(log: RatingLog, item_index: np.ndarray) -> tuple[str, ...] | None:
     return None if log.titles is None else tuple(log.titles[i] for i in item_index)
 
 
+@checked
 def split_strong(
     log: RatingLog,
     n_heldout: int | None = None,
@@ -168,19 +164,19 @@ def split_strong(
     the log (``is_test``) holds out interactions, not users, and is not used here.
 
     Raises:
-        ConfigError: ``n_heldout`` leaves no training users, the threshold leaves no ratings, or no held-out user has
-            anything to be found.
+        ConfigError: an option is out of range, ``n_heldout`` leaves no training users, the threshold leaves no ratings,
+            or no held-out user has anything to be found.
     """
     whole, log = log, positives(log, threshold)
     users = _active_users(log, min_items)
-    n_heldout = max(len(users) // 10, 1) if n_heldout is None else int(n_heldout)
-    if n_heldout < 1 or len(users) - 2 * n_heldout < 1:
+    n_heldout = max(len(users) // 10, 1) if n_heldout is None else n_heldout
+    if len(users) - 2 * n_heldout < 1:
         raise ConfigError(
             f"n_heldout={n_heldout} does not fit {len(users)} users with at least {min_items} items: "
             f"choose 1 to {max((len(users) - 1) // 2, 0)}, or lower min_items"
         )
     kept = _what_is_kept(whole, log, users, threshold, min_items)
-    users = users[_random(seed).permutation(len(users))]
+    users = users[np.random.RandomState(seed).permutation(len(users))]
     groups = np.split(users, [len(users) - 2 * n_heldout, len(users) - n_heldout])
 
     in_train = np.isin(log.user, groups[0])
@@ -225,6 +221,7 @@ def split_strong(
     )
 
 
+@checked
 def split_weak(
     log: RatingLog,
     test: float = 0.2,
@@ -242,7 +239,7 @@ def split_weak(
     all its users are kept.
 
     Raises:
-        ConfigError: shares outside (0, 1), or nothing is left for training, validation or test.
+        ConfigError: an option is out of range, or nothing is left for training, validation or test.
     """
     if not 0 < test < 1 or not 0 <= valid < 1 - test:
         raise ConfigError(f"test={test:g} and valid={valid:g} must be shares that leave something to train on")
@@ -256,7 +253,7 @@ def split_weak(
     item_index = np.arange(log.n_items)
     row = np.full(log.n_users, -1)
     row[users] = np.arange(len(users))
-    rng = _random(seed)
+    rng = np.random.RandomState(seed)
     is_test = log.is_test
     if is_test is None:
         is_test = _hold_out_fifth(log.user, rng, test, at_least=2)
@@ -285,6 +282,7 @@ def split_weak(
     )
 
 
+@checked
 def split_ratings(
     log: RatingLog,
     train: float = 0.8,
@@ -299,13 +297,14 @@ def split_ratings(
     and Flixster do) keeps it if ``published``, and ``valid`` is then cut from its training part.
 
     Raises:
-        ConfigError: the log has no ratings, the shares do not add up to 1, or nothing is left for training or test.
+        ConfigError: an option is out of range, the log has no ratings, the shares do not add up to 1, or nothing is
+            left for training or test.
     """
     if log.rating is None:
         raise ConfigError(f"{log.name} has no ratings: use the strong or weak protocol for clicks")
-    if not (min(train, valid, test) >= 0 and train > 0 and test > 0 and abs(train + valid + test - 1) <= 1e-9):
+    if train == 0 or test == 0 or abs(train + valid + test - 1) > 1e-9:
         raise ConfigError(f"train={train:g}, valid={valid:g}, test={test:g} must be shares that add up to 1")
-    n, rng = len(log), _random(seed)
+    n, rng = len(log), np.random.RandomState(seed)
     if log.is_test is None or not published:
         parts = np.split(rng.permutation(n), [round(train * n), round((train + valid) * n)])
     else:

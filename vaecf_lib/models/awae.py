@@ -6,11 +6,10 @@ import torch
 from torch import Tensor, nn
 
 from ..data import Batch
-from ..errors import ConfigError
 from ..maths import maximum_mean_discrepancy
 from ..nn import SparseInput, init_linear
 from .base import Phase
-from .likelihood import LikelihoodModel
+from .likelihood import ClickLikelihood, LikelihoodModel
 
 
 class AWAE(LikelihoodModel):
@@ -40,13 +39,11 @@ class AWAE(LikelihoodModel):
         mmd: float = 100.0,
         l1: float = 0.1,
         dropout: float = 0.5,
-        likelihood: str = "multinomial",
+        likelihood: ClickLikelihood = "multinomial",
         lr: float = 1e-3,
     ):
         options = {name: value for name, value in locals().items() if name not in ("self", "n_items", "__class__")}
         super().__init__(n_items, **options)
-        if mmd < 0 or l1 < 0 or not 0 <= dropout < 1:
-            raise ConfigError(f"mmd={mmd}, l1={l1}, dropout={dropout}: need weights >= 0 and dropout in [0, 1)")
         self.use_likelihood(likelihood)
         self.input = SparseInput(n_items, hidden, dropout)
         self.code = nn.Linear(hidden, latent_dim)

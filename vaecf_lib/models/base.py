@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -11,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from ..data import Batch, Interactions, Items, Split, Sweep
-from ..errors import ConfigError
+from ..options import check_call
 
 LossFn = Callable[[Any, float], tuple[Tensor, dict[str, Tensor | float]]]
 
@@ -62,12 +63,27 @@ def frozen(module: nn.Module) -> Iterator[None]:
             parameter.requires_grad_(True)
 
 
+def _check_first(constructor: Callable) -> Callable:
+    """Let a constructor check its options, as they were given, before its body reads them."""
+
+    @functools.wraps(constructor)
+    def construct(self, *arguments, **options):
+        subject = getattr(type(self), "slug", type(self).__name__)
+        check_call(subject, constructor, (self, *arguments), options)
+        constructor(self, *arguments, **options)
+
+    return construct
+
+
 class Model(nn.Module):
     """A system that scores all items for a user.
 
     Subclasses set ``slug`` and ``about``, pass their options to ``super().__init__`` (they are kept in
     ``config``, from which a checkpoint rebuilds the model) and implement :meth:`scores`, and
     :meth:`phases` or :meth:`prepare`.
+
+    Raises:
+        ConfigError: an option is not what the constructor's annotation and the table of ranges say; in one line.
     """
 
     slug: ClassVar[str]
@@ -79,10 +95,15 @@ class Model(nn.Module):
     item_index: Tensor
     rating_range: Tensor
 
+    def __init_subclass__(cls, **keywords: Any):
+        """Have the constructor of every system check its options."""
+        super().__init_subclass__(**keywords)
+        if "__init__" in vars(cls):
+            cls.__init__ = _check_first(cls.__init__)
+
+    @_check_first
     def __init__(self, n_items: int, **options: Any):
         super().__init__()
-        if n_items < 1:
-            raise ConfigError(f"n_items={n_items}: a model needs at least one item")
         self.n_items = n_items
         self.config: dict[str, Any] = {"n_items": n_items, **options}
         # Column of the model -> item code of the rating log; fit() sets it from the split.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from itertools import pairwise
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 import torch
 from torch import Tensor, nn
@@ -51,37 +51,27 @@ class HyVAE(RatingModel):
     def __init__(
         self,
         n_items: int,
-        branches: str | None = None,
+        branches: Literal["both", "deep", "vae"] | None = None,
         hidden: int = 256,
         code: int = 512,
-        code_is: str = "latent",
+        code_is: Literal["latent", "hidden"] = "latent",
         latent_dim: int = 200,
         depth: int = 3,
-        fusion: str = "concat",
+        fusion: Literal["concat", "sum"] = "concat",
         beta: float = 0.2,
         anneal: float = 0.0,
         dropout: float = 0.8,
         penalty: float = 1e-4,
-        penalised: str = "deep",
-        error: str = "sum",
-        missing: str = "user_mean",
+        penalised: Literal["deep", "all"] = "deep",
+        error: Literal["sum", "mean"] = "sum",
+        missing: Literal["zero", "user_mean"] = "user_mean",
         lr: float = 1e-4,
     ):
         options = {name: value for name, value in locals().items() if name not in ("self", "n_items", "__class__")}
         options["branches"] = branches or self.defaults["branches"]
         super().__init__(n_items, **options)
-        for name, known in (
-            ("branches", ("both", "deep", "vae")),
-            ("code_is", ("latent", "hidden")),
-            ("fusion", ("concat", "sum")),
-            ("penalised", ("deep", "all")),
-            ("error", ("sum", "mean")),
-            ("missing", ("zero", "user_mean")),
-        ):
-            if options[name] not in known:
-                raise ConfigError(f"{name}={options[name]!r}: choose {' or '.join(map(repr, known))}")
-        if depth < 3 or depth % 2 == 0 or beta < 0 or penalty < 0 or not 0 <= dropout < 1:
-            raise ConfigError(f"depth={depth}, beta={beta}, penalty={penalty}, dropout={dropout}: out of range")
+        if depth % 2 == 0:
+            raise ConfigError(f"{self.slug}: depth={depth}: must be odd, as many layers before the code as after it")
         self.offsets = Offsets(n_items)
         self.input = SparseInput(n_items, hidden, dropout=0.0)  # the shared pre-coding layer
         if options["branches"] != "deep":

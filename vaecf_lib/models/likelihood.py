@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 from torch import Tensor
 
 from ..data import Batch, Interactions
@@ -9,6 +11,9 @@ from ..errors import ConfigError
 from ..maths import LIKELIHOODS, rating_log_prob
 from .base import Model
 from .ratings import Offsets, check_ratings
+
+ClickLikelihood = Literal["multinomial", "bernoulli", "n_choose_k"]
+Likelihood = Literal["multinomial", "bernoulli", "n_choose_k", "gaussian"]
 
 
 class LikelihoodModel(Model):
@@ -18,16 +23,10 @@ class LikelihoodModel(Model):
     score with :meth:`on_scale`: the decoder models what is left beyond the users' and items' means.
     """
 
-    def use_likelihood(self, name: str, ratings: bool = False) -> None:
-        """Take the log-probability function called ``name``; "gaussian" only if the system has a form for ``ratings``.
-
-        Raises:
-            ConfigError: there is none.
-        """
-        known = LIKELIHOODS | ({"gaussian": self._rating_log_prob} if ratings else {})
-        if name not in known:
-            raise ConfigError(f"likelihood={name!r}: choose one of {', '.join(known)}")
-        self.likelihood, self.log_prob, self.rates = name, known[name], name == "gaussian"
+    def use_likelihood(self, name: Likelihood) -> None:
+        """Take the log-probability function called ``name``."""
+        self.likelihood, self.rates = name, name == "gaussian"
+        self.log_prob = self._rating_log_prob if self.rates else LIKELIHOODS[name]
         if self.rates:
             self.offsets = Offsets(self.n_items)
 

@@ -6,11 +6,10 @@ import torch
 from torch import Tensor, nn
 
 from ..data import Batch, Interactions
-from ..errors import ConfigError
 from ..maths import gaussian_kl, linear_annealing, sample_gaussian
 from ..nn import SparseInput, init_linear
 from .base import Phase, penalised
-from .likelihood import LikelihoodModel
+from .likelihood import Likelihood, LikelihoodModel
 
 
 class MultVAE(LikelihoodModel):
@@ -42,7 +41,7 @@ class MultVAE(LikelihoodModel):
         beta: float = 0.2,
         anneal: float = 0.85,
         dropout: float = 0.5,
-        likelihood: str = "multinomial",
+        likelihood: Likelihood = "multinomial",
         lr: float = 1e-3,
     ):
         super().__init__(
@@ -55,9 +54,7 @@ class MultVAE(LikelihoodModel):
             likelihood=likelihood,
             lr=lr,
         )
-        if beta < 0 or not 0 <= anneal <= 1 or not 0 <= dropout < 1:
-            raise ConfigError(f"beta={beta}, anneal={anneal}, dropout={dropout}: need beta >= 0 and shares in [0, 1]")
-        self.use_likelihood(likelihood, ratings=True)
+        self.use_likelihood(likelihood)
         self.beta, self.anneal, self.lr = beta, anneal, lr
         self.input = SparseInput(n_items, hidden, dropout)
         self.posterior = nn.Linear(hidden, 2 * latent_dim)
@@ -142,13 +139,11 @@ class MultDAE(LikelihoodModel):
         latent_dim: int = 200,
         dropout: float = 0.5,
         penalty: float = 0.01 / 500,
-        likelihood: str = "multinomial",
+        likelihood: Likelihood = "multinomial",
         lr: float = 1e-3,
     ):
         super().__init__(n_items, latent_dim=latent_dim, dropout=dropout, penalty=penalty, likelihood=likelihood, lr=lr)
-        if penalty < 0 or not 0 <= dropout < 1:
-            raise ConfigError(f"penalty={penalty}, dropout={dropout}: need penalty >= 0 and dropout in [0, 1)")
-        self.use_likelihood(likelihood, ratings=True)
+        self.use_likelihood(likelihood)
         self.penalty, self.lr = penalty, lr
         self.input = SparseInput(n_items, latent_dim, dropout)
         self.output = nn.Linear(latent_dim, n_items)

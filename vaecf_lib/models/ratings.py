@@ -12,7 +12,6 @@ from ..errors import ConfigError
 from .base import Model
 
 DAMPING = 5.0
-PARTS = ("both", "items", "users", "global")  # of what Offsets knows
 
 
 def check_ratings(train: Interactions) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
@@ -18,7 +19,7 @@ from ..maths import (
 )
 from ..nn import DenseEncoder, GaussianEncoder
 from .base import Phase
-from .likelihood import LikelihoodModel
+from .likelihood import Likelihood, LikelihoodModel
 
 
 class RecVAE(LikelihoodModel):
@@ -60,33 +61,24 @@ class RecVAE(LikelihoodModel):
         beta: float = 0.2,
         anneal: float = 0.85,
         alpha: float = 3 / 20,
-        mixture: str = "per_dimension",
-        architecture: str = "dense",
+        mixture: Literal["per_dimension", "joint"] = "per_dimension",
+        architecture: Literal["dense", "mult-vae"] = "dense",
         composite_prior: bool = True,
         alternating: bool = True,
         clean_decoder: bool = True,
-        old_start: str = "random",
+        old_start: Literal["random", "copy"] = "random",
         kl_in_decoder: bool = False,
         dropout: float = 0.5,
-        likelihood: str = "multinomial",
+        likelihood: Likelihood = "multinomial",
         lr: float = 5e-4,
     ):
         options = {name: value for name, value in locals().items() if name not in ("self", "n_items", "__class__")}
         super().__init__(n_items, **options)
-        for name, known in (
-            ("mixture", ("per_dimension", "joint")),
-            ("architecture", ("dense", "mult-vae")),
-            ("old_start", ("random", "copy")),
-        ):
-            if options[name] not in known:
-                raise ConfigError(f"{name}={options[name]!r}: choose {' or '.join(map(repr, known))}")
-        if not 0 <= alpha <= 1 or not 0 <= dropout < 1 or beta < 0 or (gamma is not None and gamma < 0):
-            raise ConfigError(f"alpha={alpha}, dropout={dropout}, beta={beta}, gamma={gamma}: out of range")
         if clean_decoder and not alternating:
             raise ConfigError(
-                "clean_decoder needs alternating training: the encoder sees the decoder's input otherwise"
+                "recvae: clean_decoder needs alternating training: the encoder sees the decoder's input otherwise"
             )
-        self.use_likelihood(likelihood, ratings=True)
+        self.use_likelihood(likelihood)
         encoder = DenseEncoder if architecture == "dense" else GaussianEncoder
         self.encoder = encoder(n_items, hidden, latent_dim, dropout)
         self.old_encoder = copy.deepcopy(self.encoder).requires_grad_(False)

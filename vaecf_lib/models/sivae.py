@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 import torch
 from torch import Tensor, nn
 
 from ..data import Batch
-from ..errors import ConfigError
 from ..maths import gaussian_mixture_log_prob, linear_annealing, sample_gaussian, standard_normal_log_prob
 from ..nn import SparseInput, init_linear
 from .base import Phase
-from .likelihood import LikelihoodModel
+from .likelihood import ClickLikelihood, LikelihoodModel
 
 SCORING_DRAWS = 16
 
@@ -44,23 +45,16 @@ class SIVAE(LikelihoodModel):
         hidden: int = 600,
         layers: int = 1,
         noise_dim: int = 64,
-        noise: str = "gaussian",
+        noise: Literal["gaussian", "bernoulli"] = "gaussian",
         n_mixing: int = 5,
         beta: float = 0.2,
         anneal: float = 0.85,
         dropout: float = 0.5,
-        likelihood: str = "multinomial",
+        likelihood: ClickLikelihood = "multinomial",
         lr: float = 1e-3,
     ):
         options = {name: value for name, value in locals().items() if name not in ("self", "n_items", "__class__")}
         super().__init__(n_items, **options)
-        if beta < 0 or not 0 <= anneal <= 1 or not 0 <= dropout < 1:
-            raise ConfigError(f"beta={beta}, anneal={anneal}, dropout={dropout}: need beta >= 0 and shares in [0, 1]")
-        if layers < 1 or noise_dim < 1 or n_mixing < 0 or noise not in ("gaussian", "bernoulli"):
-            raise ConfigError(
-                f"layers={layers}, noise_dim={noise_dim}, n_mixing={n_mixing}, noise={noise!r}: need layers and "
-                "noise_dim >= 1, n_mixing >= 0 and noise 'gaussian' or 'bernoulli'"
-            )
         self.use_likelihood(likelihood)
         # One sparse product gives x's share of every layer and of the heads: it does not depend on the noise.
         self.input = SparseInput(n_items, layers * hidden + 2 * latent_dim, dropout)

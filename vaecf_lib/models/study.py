@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 import torch
 from torch import Tensor, nn
 
 from ..data import Batch
-from ..errors import ConfigError
 from ..maths import (
     gaussian_kl,
     gaussian_log_prob,
@@ -18,6 +17,7 @@ from ..maths import (
 )
 from ..nn import InverseAutoregressiveFlow
 from .base import Phase, penalised
+from .likelihood import Likelihood
 from .mult_vae import MultVAE
 
 
@@ -54,9 +54,9 @@ class StudyVAE(MultVAE):
         beta: float | None = None,
         anneal: float = 0.85,
         dropout: float = 0.5,
-        likelihood: str | None = None,
-        posterior: str | None = None,
-        prior: str | None = None,
+        likelihood: Likelihood | None = None,
+        posterior: Literal["gaussian", "iaf"] | None = None,
+        prior: Literal["standard", "vamp"] | None = None,
         pseudo_inputs: int = 5,
         penalty: float | None = None,
         lr: float = 1e-3,
@@ -65,11 +65,6 @@ class StudyVAE(MultVAE):
         chosen = StudyVAE.defaults | self.defaults | {name: v for name, v in given.items() if v is not None}
         super().__init__(n_items, latent_dim, hidden, chosen["beta"], anneal, dropout, chosen["likelihood"], lr)
         self.config |= chosen | {"pseudo_inputs": pseudo_inputs}
-        for name, known in (("posterior", ("gaussian", "iaf")), ("prior", ("standard", "vamp"))):
-            if chosen[name] not in known:
-                raise ConfigError(f"{name}={chosen[name]!r}: choose {' or '.join(map(repr, known))}")
-        if chosen["penalty"] < 0 or pseudo_inputs < 1:
-            raise ConfigError(f"penalty={chosen['penalty']}, pseudo_inputs={pseudo_inputs}: need >= 0 and >= 1")
         if chosen["posterior"] == "iaf":
             self.flow = InverseAutoregressiveFlow(latent_dim, hidden)
         if chosen["prior"] == "vamp":

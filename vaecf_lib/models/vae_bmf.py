@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from itertools import pairwise
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
@@ -13,7 +14,7 @@ from ..errors import ConfigError
 from ..maths import gaussian_kl, sample_gaussian
 from ..nn import SparseInput, row_dot, row_sum
 from .base import Phase
-from .ratings import PARTS, Offsets, TransductiveModel
+from .ratings import Offsets, TransductiveModel
 
 
 def _dense(widths: list[int]) -> nn.Sequential:
@@ -186,13 +187,13 @@ class VAEBMF(TransductiveModel):
         layers: int = 0,
         beta_u: float = 0.03,
         beta_v: float = 0.03,
-        attention: str | None = "softmax",
-        scope: str = "rated",
+        attention: Literal["paper", "softmax"] | None = "softmax",
+        scope: Literal["rated", "all"] = "rated",
         feedback: bool = True,
         data_input: bool = True,
-        kl: str = "once",
-        updates: str = "nested",
-        offset: str = "both",
+        kl: Literal["once", "per_block"] = "once",
+        updates: Literal["nested", "sequential"] = "nested",
+        offset: Literal["both", "items", "users", "global", "none"] = "both",
         dropout: float = 0.5,
         initial_variance: float = 0.01,
         users_per_block: int = 500,
@@ -201,21 +202,8 @@ class VAEBMF(TransductiveModel):
         n_users: int | None = None,
     ):
         options = {name: value for name, value in locals().items() if name not in ("self", "n_items", "__class__")}
-        for name, known in (
-            ("attention", (None, "paper", "softmax")),
-            ("scope", ("rated", "all")),
-            ("kl", ("once", "per_block")),
-            ("updates", ("nested", "sequential")),
-            ("offset", (*PARTS, "none")),
-        ):
-            if options[name] not in known:
-                raise ConfigError(f"{name}={options[name]!r}: choose {' or '.join(map(repr, known))}")
-        if not 0 < initial_variance < 1 or not 0 <= dropout < 1:
-            raise ConfigError(
-                f"initial_variance={initial_variance}, dropout={dropout}: need one in (0, 1), the other in [0, 1)"
-            )
         if not (feedback or data_input):
-            raise ConfigError("feedback=False and data_input=False leave the encoders nothing to read")
+            raise ConfigError("vae-bmf: feedback=False and data_input=False leave the encoders nothing to read")
         if not feedback:  # the attention looks at the fed-back embeddings
             options["attention"] = None
         del options["n_users"]

@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import softplus
 
 from ..data import Batch
-from ..errors import ConfigError
 from ..maths import gaussian_log_prob, linear_annealing, sample_gaussian, standard_normal_log_prob
 from ..nn import GaussianEncoder, SparseInput, init_linear, unit_length
 from .base import Phase, frozen
-from .likelihood import LikelihoodModel
+from .likelihood import ClickLikelihood, LikelihoodModel
 
 SCORING_DRAWS = 16
 CONTRAST_DRAWS = 16
@@ -92,27 +91,21 @@ class VAEGAN(LikelihoodModel):
         anneal: float = 0.27,
         beta: float | None = None,
         gamma: float | None = None,
-        injection: str = "learned",
+        injection: Literal["learned", "additive"] = "learned",
         noise_dim: int = 64,
         noise_std: float = 0.1,
-        code: str = "linear",
+        code: Literal["linear", "tanh"] = "linear",
         contrast: bool = False,
         critic_hidden: int = 200,
         critic_lr: float = 1e-3,
         dropout: float = 0.5,
-        likelihood: str = "bernoulli",
+        likelihood: ClickLikelihood = "bernoulli",
         lr: float = 1e-3,
     ):
         options = {name: value for name, value in locals().items() if name not in ("self", "n_items", "__class__")}
         given = {name: value for name, value in (("beta", beta), ("gamma", gamma)) if value is not None}
         options |= self.defaults | given
         super().__init__(n_items, **options)
-        for name, known in (("injection", ("learned", "additive")), ("code", ("linear", "tanh"))):
-            if options[name] not in known:
-                raise ConfigError(f"{name}={options[name]!r}: choose {' or '.join(map(repr, known))}")
-        weights = {name: options[name] for name in ("alpha", "beta", "gamma", "noise_std")}
-        if min(weights.values()) < 0 or not 0 <= anneal <= 1 or not 0 <= dropout < 1 or noise_dim < 1:
-            raise ConfigError(f"{weights}, anneal={anneal}, dropout={dropout}, noise_dim={noise_dim}: out of range")
         self.use_likelihood(likelihood)
         self.input = SparseInput(n_items, hidden, dropout)
         self.code = nn.Linear(hidden, latent_dim)

@@ -1,0 +1,176 @@
+"""Options of systems, splits and training: read off a plain signature and checked in one place.
+
+An argument's annotation gives its type and, as ``Literal``, its choices; RANGES gives, by its name, the numbers it may
+be.
+"""
+
+from __future__ import annotations
+
+import functools
+import inspect
+import math
+import reprlib
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from numbers import Integral, Real
+from types import NoneType, UnionType
+from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
+
+from .errors import ConfigError
+
+
+@dataclass(frozen=True)
+class Range:
+    """The numbers from ``low`` to ``high``; a round bracket leaves that end out."""
+
+    low: float = -math.inf
+    high: float = math.inf
+    brackets: str = "[]"
+
+    def holds(self, value: Real) -> bool:
+        """Tell whether ``value`` is in the range; nan and infinite numbers are in none."""
+        above = value > self.low if self.brackets[0] == "(" else value >= self.low
+        below = value < self.high if self.brackets[1] == ")" else value <= self.high
+        return above and below and abs(value) <= sys.float_info.max
+
+    def __str__(self) -> str:
+        if self.high < math.inf:
+            low, high = f"{self.low:,}", f"{self.high:,}"
+            return (
+                f" from {low} to {high}"
+                if self.brackets == "[]"
+                else f" in {self.brackets[0]}{low}, {high}{self.brackets[1]}"
+            )
+        if self.low > -math.inf:
+            return f" above {self.low}" if self.brackets[0] == "(" else f" of at least {self.low}"
+        return ""
+
+
+_ANY, _POSITIVE, _WEIGHT, _SHARE = Range(), Range(0, brackets="(]"), Range(0), Range(0, 1)
+_COUNT = Range(1, 10**9)
+_WIDTH = Range(1, 100_000)  # beyond that a slip of the keyboard, which would end in an allocation error
+_LAYERS = Range(0, 100)
+_NUMPY_SEED = Range(0, 2**32 - 1)
+
+# By name, which means the same everywhere; where it does not, by system and name.
+RANGES: dict[str, Range] = {
+    "n_items": _COUNT,
+    "n_users": _COUNT,
+    # sizes
+    **dict.fromkeys(("latent_dim", "hidden", "code", "critic_hidden", "noise_dim", "data_dim", "channels"), _WIDTH),
+    **dict.fromkeys(("widths", "pseudo_inputs", "concepts"), _WIDTH),
+    **dict.fromkeys(("layers", "data_layers"), _LAYERS),
+    "sivae.layers": Range(1, 100),
+    "depth": Range(3, 99),
+    "n_mixing": Range(0, 100_000),
+    "points": Range(2, 1000),
+    # weights of the terms of a loss, and other numbers
+    **dict.fromkeys(("alpha", "beta", "beta_u", "beta_v", "gamma", "penalty", "mmd", "l1", "damping"), _WEIGHT),
+    "recvae.alpha": _SHARE,
+    "noise_std": _WEIGHT,
+    "tau": _POSITIVE,
+    "sigma": _POSITIVE,
+    "anneal": _SHARE,
+    "dropout": Range(0, 1, "[)"),
+    "initial_variance": Range(0, 1, "()"),
+    # training
+    "lr": _POSITIVE,
+    "critic_lr": _POSITIVE,
+    "epochs": Range(0, 10**9),
+    **dict.fromkeys(("batch_size", "per_batch", "items_per_batch", "users_per_block", "items_per_block"), _COUNT),
+    "validate_every": _COUNT,
+    "seed": Range(0, 2**63 - 1),
+    # splits
+    "n_heldout": _COUNT,
+    "threshold": _ANY,
+    "min_items": Range(0, 10**9),
+    **dict.fromkeys(("train", "valid", "test"), _SHARE),
+    **dict.fromkeys(("split_strong.seed", "split_weak.seed", "split_ratings.seed"), _NUMPY_SEED),
+}
+
+_NOUNS = {int: "a whole number", float: "a number", list[int]: "a list of whole numbers"}
+_KINDS = (*_NOUNS, bool, str)
+
+
+@dataclass(frozen=True)
+class Option:
+    """What one argument may be: of ``kind`` int, float, bool, str or list[int], among ``choices`` or in ``range``."""
+
+    kind: Any
+    choices: tuple[str, ...]
+    range: Range
+    optional: bool
+
+    def accepts(self, value: Any) -> bool:
+        """Tell whether the argument may be ``value``; a whole number is a number, true and false are not."""
+        if value is None:
+            return self.optional
+        if self.choices:
+            return isinstance(value, str) and value in self.choices
+        if self.kind in (bool, str):
+            return isinstance(value, self.kind)
+        numbers = (value,)
+        if self.kind == list[int]:
+            if not isinstance(value, list | tuple):
+                return False
+            numbers = value
+        number = Real if self.kind is float else Integral
+        return all(isinstance(n, number) and not isinstance(n, bool) and self.range.holds(n) for n in numbers)
+
+    def __str__(self) -> str:
+        if self.choices:
+            text = f"one of {', '.join(self.choices)}"
+        elif self.kind in _NOUNS:
+            text = f"{_NOUNS[self.kind]}{self.range}"
+        else:
+            text = "true or false" if self.kind is bool else "a word"
+        return f"{text}, or None" if self.optional else text
+
+    def check(self, subject: str, name: str, value: Any) -> None:
+        """Raise a ConfigError of one line if ``subject``'s argument ``name`` may not be ``value``."""
+        if not self.accepts(value):
+            shown = " ".join(reprlib.repr(value).split())
+            raise ConfigError(f"{subject}: {name}={shown}: {'choose' if self.choices else 'must be'} {self}")
+
+
+def declared(function: Callable, subject: str) -> dict[str, Option]:
+    """Return the options among a function's arguments: those that are annotated with a kind that :class:`Option` has.
+
+    ``subject``, a system's slug or a function's name, is looked up in RANGES before the name alone.
+    """
+    hints, options = get_type_hints(function), {}
+    for name in inspect.signature(function).parameters:
+        hint = hints.get(name)
+        members = get_args(hint) if get_origin(hint) in (Union, UnionType) else (hint,)
+        kind, *others = [member for member in members if member is not NoneType] or [None]
+        choices = get_args(kind) if get_origin(kind) is Literal else ()
+        kind = str if choices else kind
+        if kind in _KINDS and not others:
+            allowed = RANGES.get(f"{subject}.{name}") or RANGES.get(name, _ANY)
+            options[name] = Option(kind, choices, allowed, NoneType in members)
+    return options
+
+
+def check_call(subject: str, function: Callable, arguments: tuple, keywords: dict[str, Any]) -> None:
+    """Check the options that a call is about to give to ``function``.
+
+    Raises:
+        ConfigError: one is of the wrong type, not among its choices or out of range. The line names subject and option.
+    """
+    options = declared(function, subject)
+    names = inspect.signature(function).parameters
+    for name, value in (dict(zip(names, arguments, strict=False)) | keywords).items():
+        if name in options:
+            options[name].check(subject, name, value)
+
+
+def checked(function: Callable) -> Callable:
+    """Decorate a function so that each call checks its options first, as :func:`check_call` does."""
+
+    @functools.wraps(function)
+    def call(*arguments, **keywords):
+        check_call(function.__name__, function, arguments, keywords)
+        return function(*arguments, **keywords)
+
+    return call
