@@ -310,7 +310,7 @@ class Server:
 
     def __init__(self, body):
         self.body, self.break_after, self.ranges, self.requests = body, None, True, []
-        self.length, self.other = True, b""
+        self.length, self.chunked, self.other = True, False, b""
         outer = self
 
         class Handler(BaseHTTPRequestHandler):
@@ -324,6 +324,14 @@ class Server:
                 if outer.ranges and self.headers.get("Range"):
                     start = int(self.headers["Range"].split("=")[1].rstrip("-"))
                 self.send_response(206 if start else 200)
+                if outer.chunked:
+                    self.send_header("Transfer-Encoding", "chunked")
+                    self.end_headers()
+                    cut = len(body) if outer.break_after is None else outer.break_after
+                    self.wfile.write(b"%x\r\n" % len(body) + body[:cut])
+                    if cut == len(body):
+                        self.wfile.write(b"\r\n0\r\n\r\n")
+                    return
                 if outer.length:
                     self.send_header("Content-Length", str(len(body) - start))
                 self.end_headers()
@@ -453,7 +461,11 @@ def test_a_reply_of_unknown_length_needs_a_known_hash(server, tmp_path, monkeypa
     with pytest.raises(vc.DataError, match="does not say how long it is"):
         vc.load_dataset("amazon-pet")
     assert not list(tmp_path.iterdir())
-    server.break_after = None
+    server.chunked = True  # whose end is marked
+    with pytest.raises(vc.DataError, match="IncompleteRead"):
+        vc.load_dataset("amazon-pet")
+    (tmp_path / "Pet_Supplies.csv.part").unlink()
+    server.chunked, server.break_after = False, None
     path = download((f"{server.url}/file.csv",), digest(server.body), tmp_path, keep)
     assert path.read_bytes() == server.body
 

@@ -34,6 +34,7 @@ BROKEN = [
     ({"user": [1, 2], "item": [1, 2], "rating": [1, np.nan]}, "row 2: rating is nan, but must be a finite number"),
     ({"user": [1, 2], "item": [1, 2], "rating": [1, 1e39]}, r"row 2: rating is 1e\+39"),
     ({"user": [1, 2], "item": [1, 2], "timestamp": [1, np.nan]}, "row 2: timestamp is nan"),
+    ({"user": [1, 2], "item": [1, 2], "timestamp": [1, 1e30]}, r"row 2: timestamp is 1e\+30"),
     ({"user": [1, 2], "item": [1, 2], "is_test": ["no", "yes"]}, "is_test must be 0 or 1"),
     ({"user": [1, 2], "item": [1, 2], "is_test": [2, 1]}, "row 1: is_test is 2, but must be 0 or 1"),
 ]

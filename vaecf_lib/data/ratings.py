@@ -44,7 +44,8 @@ def _numbers(name: str, frame: pd.DataFrame, column: str) -> np.ndarray | None:
         values = frame[column].to_numpy(np.float64)
     except (TypeError, ValueError) as error:
         raise DataError(f"{name}: {column} must be {rule} in every row ({error})") from error
-    sound = np.isin(values, (0, 1)) if column == "is_test" else np.abs(values) <= LARGEST_RATING
+    limit = LARGEST_RATING if column == "rating" else 2.0**62
+    sound = np.isin(values, (0, 1)) if column == "is_test" else np.abs(values) <= limit
     if not sound.all():
         at = int(np.argmin(sound))
         raise DataError(f"{name}, row {at + 1}: {column} is {values[at]:g}, but must be {rule}")
