@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +13,7 @@ from .errors import ConfigError
 from .evaluation import Estimate, check_metrics, evaluate
 from .options import declared
 from .systems import SYSTEMS, build, options_of
-from .training import fit, peak_memory_mb, pick_device
+from .training import fit, peak_memory_mb
 
 PROTOCOLS = {"strong": data.split_strong, "weak": data.split_weak, "ratings": data.split_ratings}
 METRICS = {
@@ -81,16 +80,13 @@ def run_experiment(
     model = build(slug, split.n_items, **of_model)
     metrics = metrics or METRICS["strong" if protocol == "ratings" and not model.rates else protocol]
     check_metrics(model, split.test, metrics)  # not only after the training
-    where = pick_device(device)
-    if progress and split.kept is not None:
-        print(f"{log.name}: {split.kept}", file=sys.stderr)
     run = fit(
         model,
         split,
         epochs=epochs,
         batch_size=batch_size,
         seed=seed,
-        device=where,
+        device=device,
         out=out,
         progress=progress,
         **of_fit,

@@ -278,7 +278,7 @@ def fit(
             settings is left untouched, and so is one that another process is writing.
         metric: validation metric to select by: ndcg@100, or rmse (lower is better) for a model that predicts ratings.
         precision: "fp32", or "bf16" for automatic mixed precision.
-        progress: a bar in a terminal, plain lines elsewhere.
+        progress: a bar in a terminal, plain lines elsewhere; outside of notebooks what the split kept, before it.
         warm_start: keep the model's present weights as the start.
         validate_every: epochs between validations.
         schedule: of the step sizes: "constant", or "cosine", which falls to zero over the training.
@@ -326,6 +326,8 @@ def fit(
         run = Run(model, metric, device=str(device))
         if out is not None:
             _resume(trainer, run, out, settings)
+        if progress and split.kept is not None and not in_kernel():
+            print(split.kept, file=sys.stderr)
         bar = _Progress(trainer.epochs, trainer.epoch, progress)
         best_state = None
         while trainer.epoch < trainer.epochs:
