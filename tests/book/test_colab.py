@@ -2,14 +2,16 @@
 
 import json
 import os
+import re
 import subprocess
 import sys
 import zipfile
 
 import colab
+import nbformat
 import pytest
 import yaml
-from conftest import ROOT, tool
+from conftest import ROOT, build, copy_book, tool
 from setup_cell import setup_cell
 
 UNPUBLISHED = setup_cell("", "")
@@ -153,3 +155,22 @@ def test_an_address_comes_with_a_tag(tmp_path, monkeypatch):
         (tmp_path / "_config.yml").write_text(yaml.safe_dump({"repository": {"url": url, "branch": branch}}))
         with pytest.raises(SystemExit, match="given together"):
             tool.repository()
+
+
+@pytest.mark.parametrize(("address", "tag"), [("", ""), ("https://github.com/someone/book", "v1")])
+def test_buttons_lead_to_a_published_repository_or_are_not_there(tmp_path, address, tag):
+    copy_book(tmp_path)
+    config = yaml.safe_load((ROOT / "_config.yml").read_text(encoding="utf-8"))
+    config["repository"] = {"url": address, "branch": tag}
+    (tmp_path / "_config.yml").write_text(yaml.safe_dump(config), encoding="utf-8")
+    (tmp_path / "_toc.yml").write_text("format: jb-book\nroot: book/index\nchapters:\n  - file: notebooks/one\n")
+    (tmp_path / "book" / "index.md").write_text("# Title\n")
+    one = nbformat.v4.new_notebook(cells=[nbformat.v4.new_markdown_cell("# One")])
+    nbformat.write(one, tmp_path / "notebooks" / "one.ipynb")
+    done = build(tmp_path)
+    assert done.returncode == 0, done.stdout + done.stderr
+    page = (tmp_path / "_build" / "html" / "notebooks" / "one.html").read_text(encoding="utf-8")
+    links = {link for link in re.findall(r'href="([^"]*)"', page) if "github" in link}
+    rocket = f"https://colab.research.google.com/github/someone/book/blob/{tag}/notebooks/one.ipynb"
+    assert {rocket, address} <= links if address else links == set()
+    assert ("/issues/new" in page) == bool(address)

@@ -12,7 +12,7 @@ TEXTS = {name: (ROOT / "book" / f"{name}.md").read_text(encoding="utf-8") for na
 
 
 def test_contents_name_every_chapter_in_order():
-    toc = yaml.safe_load((ROOT / "_toc.yml").read_text())
+    toc = yaml.safe_load((ROOT / "_toc.yml").read_text(encoding="utf-8"))
     files = [chapter["file"] for part in toc["parts"] for chapter in part["chapters"]]
     assert [f.split("/")[1] for f in files if f.startswith("notebooks/")] == CHAPTERS
     for file in [toc["root"], *files]:
@@ -56,7 +56,7 @@ def test_visible_code_fits_the_page(name):
 def test_theorems_and_identities_name_tests_that_exist(name):
     named = re.findall(r"`(tests/[\w/]+\.py)::(\w+)`", TEXTS[name])
     for path, test in named:
-        assert f"def {test}(" in (ROOT / path).read_text(), f"{path}::{test}"
+        assert f"def {test}(" in (ROOT / path).read_text(encoding="utf-8"), f"{path}::{test}"
     boxes = re.findall(r"```\{prf:(theorem|proposition)\}(.*?)\n```\n", TEXTS[name], re.S)
     for _, box in boxes:
         assert "*Checked by*" in box, box[:80]
@@ -96,7 +96,7 @@ def test_the_address_of_the_repository_stands_once():
 
 
 def test_citations_exist():
-    keys = set(re.findall(r"@\w+\{(\w+),", (ROOT / "book" / "references.bib").read_text()))
+    keys = set(re.findall(r"@\w+\{(\w+),", (ROOT / "book" / "references.bib").read_text(encoding="utf-8")))
     for text in TEXTS.values():
         for cited in re.findall(r"\{cite:p\}`([^`]+)`", text):
             assert set(cited.split(",")) <= keys
