@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 from pathlib import Path
@@ -12,6 +13,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
+from .data import Items
 from .errors import DataError
 from .models.base import Model
 from .systems import build
@@ -26,7 +28,7 @@ def write_atomically(path: str | Path, write) -> None:
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         write(temporary)
-        with temporary.open("rb") as handle:
+        with temporary.open("r+b") as handle:  # Windows flushes only what may be written
             os.fsync(handle.fileno())
         os.replace(temporary, path)
     finally:
@@ -35,35 +37,51 @@ def write_atomically(path: str | Path, write) -> None:
 
 def write_json(path: str | Path, value: Any) -> None:
     """Write ``value`` as JSON, atomically."""
-    write_atomically(path, lambda p: p.write_text(json.dumps(value, indent=1, ensure_ascii=False) + "\n"))
+    write_atomically(path, lambda p: p.write_text(json.dumps(value, indent=1, ensure_ascii=False) + "\n", encoding="utf-8"))
+
+
+def _checksum(tensors: dict[str, Tensor], note: str) -> str:
+    """Return a hash of names, types, shapes and bytes of the tensors, and of the note."""
+    digest = hashlib.sha256(note.encode())
+    for name in sorted(tensors):
+        tensor = tensors[name]
+        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
+        digest.update(tensor.reshape(-1).view(torch.uint8).numpy().data)
+    return digest.hexdigest()
 
 
 def save_tensors(path: str | Path, tensors: dict[str, Tensor], note: dict[str, Any]) -> None:
-    """Write named tensors and a JSON note to one file, atomically."""
+    """Write named tensors and a JSON note to one file, atomically, with a checksum of both."""
     tensors = {name: tensor.detach().contiguous().cpu() for name, tensor in tensors.items()}
-    write_atomically(path, lambda p: save_file(tensors, p, metadata={"vaecf": json.dumps(note)}))
+    text = json.dumps(note)
+    metadata = {"vaecf": text, "sha256": _checksum(tensors, text)}
+    write_atomically(path, lambda p: save_file(tensors, p, metadata=metadata))
 
 
 def load_tensors(path: str | Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """Return the tensors and the note of :func:`save_tensors`.
 
     Raises:
-        DataError: the file is missing, damaged, or was not written by this library.
+        DataError: the file is missing, damaged (its checksum tells), or was not written by this library.
     """
     try:
         with safe_open(path, framework="pt") as file:
-            note = (file.metadata() or {}).get("vaecf")
+            metadata = file.metadata() or {}
             tensors = {name: file.get_tensor(name) for name in file.keys()}
-    except (SafetensorError, OSError) as error:
-        raise DataError(f"{path}: not a readable checkpoint ({error}). Train again, or give another run") from error
-    if note is None:
+    except (SafetensorError, OSError, KeyError, TypeError, ValueError, RuntimeError) as error:
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise DataError(f"{path}: not a readable checkpoint ({reason}). Train again, or give another run") from error
+    if not {"vaecf", "sha256"} <= set(metadata):
         raise DataError(f"{path}: a safetensors file, but not one of this library's checkpoints")
-    return tensors, json.loads(note)
+    if _checksum(tensors, metadata["vaecf"]) != metadata["sha256"]:
+        raise DataError(f"{path}: damaged, its checksum does not fit its content. Train again, or give another run")
+    return tensors, json.loads(metadata["vaecf"])
 
 
-def save_model(model: Model, path: str | Path) -> None:
-    """Write a model's weights and options to one file."""
-    save_tensors(path, model.state_dict(), {"model": model.slug, "config": model.config})
+def save_model(model: Model, path: str | Path, **note: Any) -> None:
+    """Write a model's weights, options, item ids and titles to one file; ``note``: more to keep, as JSON."""
+    items = None if model.item_names is None else {"ids": model.item_names.ids, "titles": model.item_names.titles}
+    save_tensors(path, model.state_dict(), {"model": model.slug, "config": model.config, "items": items, **note})
 
 
 def load_model(path: str | Path, device: str | torch.device = "cpu") -> Model:
@@ -74,6 +92,11 @@ def load_model(path: str | Path, device: str | torch.device = "cpu") -> Model:
     """
     path = Path(path)
     tensors, note = load_tensors(path / "best.safetensors" if path.is_dir() else path)
+    if "config" not in note:
+        raise DataError(f"{path}: the checkpoint of a training, not a model: give the run's folder or best.safetensors")
     model = build(note["model"], **note["config"])
     model.load_state_dict(tensors)
+    if note["items"] is not None:
+        ids, titles = note["items"]["ids"], note["items"]["titles"]
+        model.item_names = Items(tuple(ids), None if titles is None else tuple(titles))
     return model.to(device).eval()

@@ -110,34 +110,29 @@ def fit(
 @app.command()
 def recommend(
     run: Annotated[Path, typer.Argument(help="folder of a run of `vaecf fit --out`")],
-    history: Annotated[Path, typer.Option(help="one item id or title per line, or a .csv with a column item")],
+    history: Annotated[Path, typer.Option(help="one item id or title a line, or a .csv or .tsv with item[, rating]")],
     k: Annotated[int, typer.Option("-k", help="length of the list")] = 10,
 ) -> None:
     """Print the best items for one person's history: rank, id, title and score, tab-separated."""
     model = load_model(run)
-    try:
-        items = json.loads((run / "items.json").read_text())
-        lines = history.read_text().splitlines()
-    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
-        raise DataError(f"cannot read {getattr(error, 'filename', None) or history}: {error}") from error
-    if history.suffix == ".csv":
-        import pandas as pd
-
-        table = pd.read_csv(history, dtype=str)
-        if "item" not in table:
-            raise DataError(f"{history}: no column 'item' among {list(table.columns)[:8]}")
-        lines = table["item"].tolist()
-    code_of = {str(item): code for code, item in enumerate(items["ids"])}
-    titles = items["titles"]
-    code_of |= {title: code for code, title in enumerate(titles or ()) if title not in code_of}
-    wanted = [line.strip() for line in lines if line.strip()]
-    unknown = [line for line in wanted if line not in code_of]
+    items = model.item_names
+    if items is None:
+        raise DataError(f"{run}: the run knows no item ids: train it on a split that does, as `vaecf fit` makes")
+    entries = [(items.code(name), name, rating) for name, rating in data.read_history(history)]
+    unknown = [name for code, name, _ in entries if code is None]
+    if len(unknown) == len(entries):
+        raise DataError(f"{history}: none of its items is known, the first is {unknown[0]!r}: use ids or titles")
     if unknown:
-        raise DataError(
-            f"{history}: {len(unknown)} unknown items, the first is {unknown[0]!r}: use ids or titles of the data"
-        )
-    for rank, entry in enumerate(recommend_items(model, [code_of[w] for w in wanted], k, titles), start=1):
-        typer.echo(f"{rank}\t{items['ids'][entry.item]}\t{entry.title or ''}\t{entry.score:.4f}")
+        warnings.warn(f"{history}: {len(unknown)} unknown items left out, the first is {unknown[0]!r}")
+    if not model.rated and any(rating is not None for *_, rating in entries):
+        warnings.warn(f"{history}: this run was trained on clicks: its ratings are not read, every item counts as liked")
+        entries = [(code, name, None) for code, name, _ in entries]
+    known = [code if rating is None else (code, rating) for code, _, rating in entries if code is not None]
+    found = recommend_items(model, known, k)
+    if not found:
+        warnings.warn(f"{history}: it holds every item there is, so none is left to recommend")
+    for rank, entry in enumerate(found, start=1):
+        typer.echo(f"{rank}\t{items.ids[entry.item]}\t{entry.title or ''}\t{entry.score:.4f}")
 
 
 @app.command()
@@ -196,6 +191,10 @@ def main() -> None:
         app(standalone_mode=True)
     except VaecfError as error:
         print(f"error: {error}", file=sys.stderr)
+        sys.exit(2)
+    except OSError as error:  # a full disk, a folder that may not be written, a name too long
+        where = f"{error.filename}: " if error.filename else ""
+        print(f"error: {where}{error.strerror or error}. Nothing of a kept run was lost", file=sys.stderr)
         sys.exit(2)
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any, get_type_hints
 
@@ -54,17 +53,6 @@ def assign_settings(settings: dict[str, Any], slug: str, protocol: str) -> tuple
     return takers[0][0], takers[1][0], takers[2][0]
 
 
-def _keep_items(out: Path, log: RatingLog) -> None:
-    """Write the data's item ids and titles into a run's folder, or check that they are the ones there."""
-    out.mkdir(parents=True, exist_ok=True)
-    path = out / "items.json"
-    items = {"ids": log.item_ids.tolist(), "titles": None if log.titles is None else list(log.titles)}
-    if not path.exists():
-        write_json(path, items)
-    elif json.loads(path.read_text()) != items:
-        raise ConfigError(f"{out} holds a run on other data: give another folder")
-
-
 def run_experiment(
     slug: str,
     log: RatingLog,
@@ -82,15 +70,13 @@ def run_experiment(
     """Split, train, evaluate on the test part; return the JSON-ready result and the estimates.
 
     ``settings`` go to whichever of split, model or training has an option of that name. With ``out`` the run is
-    kept there: checkpoint, best model, items, result.
+    kept there: checkpoint, best model with the items' ids, result.
     """
     of_split, of_model, of_fit = assign_settings(settings or {}, slug, protocol)
     split = PROTOCOLS[protocol](log, **of_split)
     model = build(slug, split.n_items, **of_model)
     metrics = metrics or METRICS["strong" if protocol == "ratings" and not model.rates else protocol]
     check_metrics(model, split.test, metrics)  # not only after the training
-    if out is not None:
-        _keep_items(out, log)
     run = fit(
         model,
         split,

@@ -2,22 +2,25 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import math
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import nullcontext
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import torch
+from filelock import FileLock, Timeout
 from torch import Tensor
 
 from .checkpoints import load_tensors, save_model, save_tensors, write_json
 from .data import RowSweep, Split, Sweep
 from .environment import in_kernel
-from .errors import ConfigError, TrainingError
+from .errors import ConfigError, DataError, TrainingError
 from .evaluation import check_metrics, evaluate, parse_metric
 from .models.base import Model, Phase
 
@@ -170,6 +173,7 @@ class _Trainer:
                 sums[prefix + name] = sums.get(prefix + name, 0.0) + value * len(batch)
                 weights[prefix + name] = weights.get(prefix + name, 0) + len(batch)
         self._check_finite()
+        self._check_weights()
         self.epoch += 1
         means = {name: float(value) / weights[name] for name, value in sums.items()}
         return {"loss": sum(v for n, v in means.items() if n.split("/")[-1] == "loss"), **means}
@@ -200,6 +204,15 @@ class _Trainer:
                 f"the loss is {float(loss)} at update {step} (epoch {self.epoch + 1}, phase {phase}, batch {batch}). "
                 "Lower lr or a loss weight; with precision='bf16' try 'fp32'; check the data for extreme values"
             )
+
+    def _check_weights(self) -> None:
+        """Refuse weights that the epoch's last update spoilt, whose loss nobody will see."""
+        for name, weight in self.model.named_parameters():
+            if not bool(weight.isfinite().all()):
+                raise TrainingError(
+                    f"the weights {name} are not finite after epoch {self.epoch + 1}. Lower lr or a loss weight; "
+                    "with precision='bf16' try 'fp32'; check the data for extreme values"
+                )
 
     def state(self) -> dict[str, Tensor]:
         """Return everything that decides how training goes on, as named tensors."""
@@ -259,7 +272,8 @@ def fit(
         seed: of the weights, the order of users and all noise.
         device: "auto" (cuda, mps, cpu) or a torch device; the model stays there.
         out: folder for the run. A checkpoint is written after each epoch; if the folder holds one of the same
-            settings, training goes on from there and ends with the weights of an unbroken run.
+            settings, training goes on from there and ends with the weights of an unbroken run. A run with other
+            settings is left untouched, and so is one that another process is writing.
         metric: validation metric to select by: ndcg@100, or rmse (lower is better) for a model that predicts ratings.
         precision: "fp32", or "bf16" for automatic mixed precision.
         progress: a bar in a terminal, plain lines elsewhere.
@@ -268,7 +282,8 @@ def fit(
         schedule: of the step sizes: "constant", or "cosine", which falls to zero over the training.
 
     Raises:
-        ConfigError: options that do not fit, or ``out`` holds a run with other settings.
+        ConfigError: options that do not fit, or ``out`` holds a run with other settings or is being written.
+        DataError: a file of the run in ``out`` is damaged, or belongs to another run.
         TrainingError: the loss became nan or infinite; the last checkpoint is whole.
     """
     if split.n_items != model.n_items:
@@ -299,12 +314,13 @@ def fit(
         "validate_every": validate_every,
         "schedule": schedule,
         "train_sha256": split.train.sha256,
+        "items_sha256": None if split.items is None else split.items.sha256,
     }
-    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+    with _locked(out), torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
         torch.manual_seed(seed)
         if not warm_start:
             model.reset_parameters()
-        model.item_index.copy_(torch.as_tensor(split.item_index))
+        model.describe(split)
         model.to(device)
         split = split.to(device)
         model.prepare(split.train)
@@ -313,7 +329,6 @@ def fit(
         trainer = _Trainer(model, split, epochs if model.phases() else 0, batch_size, precision, schedule, device)
         run = Run(model, metric, device=str(device))
         if out is not None:
-            out.mkdir(parents=True, exist_ok=True)
             _resume(trainer, run, out, settings)
         bar = _Progress(trainer.epochs, trainer.epoch, progress)
         best_state = None
@@ -331,17 +346,16 @@ def fit(
                 run.best_epoch = trainer.epoch
                 best_state = None if out is not None else _copy(model)
                 if out is not None:
-                    save_model(model, out / "best.safetensors")
+                    save_model(model, out / BEST, run=_key(settings))
             if out is not None:
-                note = {"settings": settings, "epoch": trainer.epoch, "step": trainer.step}
-                note |= {"history": run.history, "best_epoch": run.best_epoch}
-                save_tensors(out / "checkpoint.safetensors", trainer.state(), note)
+                _save(trainer, run, out, settings)
             bar.update(trainer.epoch, row, metric)
         bar.close()
         if out is not None and trainer.epochs == 0:
-            save_model(model, out / "best.safetensors")
+            save_model(model, out / BEST, run=_key(settings))
+            _save(trainer, run, out, settings)
         if out is not None:
-            best_state, _ = load_tensors(out / "best.safetensors")
+            best_state = _load_best(out, settings)
             write_json(out / "history.json", run.history)
         if best_state is not None:
             model.load_state_dict(best_state)
@@ -361,19 +375,66 @@ def _is_best(history: list[dict], metric: str, lower_is_better: bool) -> bool:
     return seen[-1] == (min(seen) if lower_is_better else max(seen)) and seen.index(seen[-1]) == len(seen) - 1
 
 
+BEST, CHECKPOINT = "best.safetensors", "checkpoint.safetensors"
+
+
+@contextmanager
+def _locked(out: Path | None) -> Iterator[None]:
+    """Keep other processes out of the run's folder; the lock dies with this process, however that ends.
+
+    Raises:
+        ConfigError: another process has it.
+    """
+    if out is None:
+        yield
+        return
+    out.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(out / ".lock")
+    try:
+        lock.acquire(timeout=0)
+    except Timeout as error:
+        raise ConfigError(f"{out} is being written by another process: wait for it, or give another folder") from error
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+def _key(settings: dict) -> str:
+    """Return what tells the files of one run from those of another."""
+    return hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()
+
+
+def _load_best(out: Path, settings: dict) -> dict[str, Tensor]:
+    """Return the weights of the run's best epoch."""
+    tensors, note = load_tensors(out / BEST)
+    if note.get("run") != _key(settings):
+        raise DataError(f"{out / BEST} is of another run than {CHECKPOINT} beside it: put it back, or train anew")
+    return tensors
+
+
+def _save(trainer: _Trainer, run: Run, out: Path, settings: dict) -> None:
+    """Write all that a later call needs to go on."""
+    note = {"settings": settings, "epoch": trainer.epoch, "step": trainer.step}
+    save_tensors(out / CHECKPOINT, trainer.state(), note | {"history": run.history, "best_epoch": run.best_epoch})
+
+
 def _resume(trainer: _Trainer, run: Run, out: Path, settings: dict) -> None:
     """Take over the checkpoint in ``out``, if there is one of the same settings."""
-    path = out / "checkpoint.safetensors"
+    path = out / CHECKPOINT
     if not path.exists():
         return
     tensors, note = load_tensors(path)
     if note["settings"] != settings:
         old, new = note["settings"], settings
+        if any(old.get(key) != new[key] for key in ("train_sha256", "items_sha256")):
+            raise ConfigError(f"{out} holds a run on other data, or on another split of them: give another folder")
         changed = [f"{key}: {old.get(key)!r} there, {new[key]!r} now" for key in new if old.get(key) != new[key]]
         raise ConfigError(
             f"{out} holds a run with other settings ({'; '.join(changed)}): give the same ones to go on with it, "
             "or another folder to train anew"
         )
+    _load_best(out, settings)
     trainer.load_state(tensors)
     trainer.epoch, trainer.step = note["epoch"], note["step"]
     run.history, run.best_epoch = note["history"], note["best_epoch"]

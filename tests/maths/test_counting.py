@@ -69,6 +69,17 @@ def test_inclusion_probabilities_sum_to_k(logits, k, method):
     assert (p > -1e-9).all() and (p < 1 + 1e-9).all()
 
 
+@pytest.mark.parametrize("scale", [1, 10, 100, 1e4])
+def test_inclusion_probabilities_stay_in_zero_to_one(scale):
+    """Logits far apart push the saddlepoint's corrections out of [0, 1]; what is returned never leaves it."""
+    torch.manual_seed(0)
+    for n_items, k in ((5, 2), (30, 15), (30, 28), (200, 3)):
+        eta = scale * torch.randn(60, n_items)
+        p = maths.inclusion_probabilities(eta, k)
+        assert p.min() >= 0 and p.max() <= 1 and torch.allclose(p.sum(-1), torch.tensor(float(k)), rtol=2e-3)
+        assert (p - maths.inclusion_probabilities(eta, k, "exact")).abs().max() < 0.2
+
+
 def test_inclusion_probabilities_equal_enumeration(logits):
     eta, k = logits[0], 3
     weights = torch.zeros(8, dtype=torch.float64)

@@ -16,6 +16,7 @@ class Popularity(Model):
 
     slug = "popularity"
     about = "items by number of training users, the same for everyone"
+    reads_values = False
 
     def __init__(self, n_items: int):
         super().__init__(n_items)
@@ -40,12 +41,14 @@ class Random(Model):
 
     slug = "random"
     about = "items in random order; or, with ratings=true, random ratings"
+    needs = "user"
+    values: Tensor
 
     def __init__(self, n_items: int, ratings: bool = False):
         super().__init__(n_items, ratings=ratings)
         self.rates = ratings
         self.register_buffer("key", torch.zeros((), dtype=torch.int64))
-        self.values: Tensor | None = None
+        self.register_buffer("values", torch.zeros(0))  # the ratings that occur in training, ascending
 
     def reset_parameters(self) -> None:
         """Draw another ranking."""
@@ -57,6 +60,12 @@ class Random(Model):
             check_ratings(train)
             self.values = train.values.unique()
 
+    def _load_from_state_dict(self, state_dict, prefix, *arguments):
+        """Load a state whose number of distinct ratings is not known before."""
+        if f"{prefix}values" in state_dict:
+            self.values = torch.empty_like(state_dict[f"{prefix}values"], device=self.device)
+        super()._load_from_state_dict(state_dict, prefix, *arguments)
+
     def scores(self, batch: Batch) -> Tensor:
         """Return uniform numbers, or ratings, (B, n_items), that depend on the user's row number and the key."""
         rows, key = [], int(self.key)
@@ -66,6 +75,6 @@ class Random(Model):
         uniform = torch.stack(rows).to(batch.items.device)
         if not self.rates:
             return uniform
-        if self.values is None:
+        if len(self.values) == 0:
             raise ConfigError("random ratings are drawn from those of the training data: call prepare(split.train)")
         return self.values[(uniform * len(self.values)).long()]

@@ -28,6 +28,7 @@ class PlantedOracle(Model):
 
     slug = "planted-oracle"
     about = "the best attainable ranking in the embedded world: Bayes' rule with the true model"
+    reads_values = False
 
     def __init__(self, n_items: int, points: int = 41):
         super().__init__(n_items, points=points)

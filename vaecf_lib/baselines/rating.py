@@ -300,7 +300,7 @@ class AutoRecI(TransductiveModel):
     slug = "autorec-i"
     about = "AutoRec on item vectors (Sedhain et al. 2015)"
     by_item: Interactions | None = None
-    _kept: Tensor | None = None
+    codes: Tensor
 
     def __init__(
         self,
@@ -317,43 +317,31 @@ class AutoRecI(TransductiveModel):
         """Make all weights."""
         self.input = SparseInput(n_users, self.config["hidden"], dropout=0.0)
         self.output = nn.Linear(self.config["hidden"], n_users)
+        self.register_buffer("codes", torch.zeros(self.n_items, self.config["hidden"]))  # what predicts
 
     def prepare(self, train: Interactions) -> None:
-        """Note the training ratings by item: they are the input, at prediction as well."""
+        """Note the training ratings by item: they are the input."""
         super().prepare(train)
-        self.by_item, self._kept = train.transposed(), None
+        self.by_item = train.transposed()
 
     def start(self, train: Interactions) -> None:
         """Start at the users' mean ratings."""
         with torch.no_grad():
             self.output.bias.copy_(row_means(train))
+        self.encode_items()
 
-    def codes(self, items: Batch) -> Tensor:
+    def encode(self, items: Batch) -> Tensor:
         """Return the hidden layer for rows that are items, (C, hidden)."""
         return torch.sigmoid(self.input.bag(items, items.values) + self.input.bias)
 
-    def train(self, mode: bool = True) -> AutoRecI:
-        """Switch training on or off; either way the items' codes are computed anew when they are next needed."""
-        self._kept = None
-        return super().train(mode)
-
-    def load_state_dict(self, *arguments, **options):
-        """Load weights, as any module does; the items' codes are computed anew."""
-        self._kept = None
-        return super().load_state_dict(*arguments, **options)
-
-    def all_codes(self) -> Tensor:
-        """Return the hidden layer of every item, (n_items, hidden); outside of training it is kept."""
-        keep = not self.training and not torch.is_grad_enabled()
-        if keep and self._kept is not None:
-            return self._kept
-        codes = torch.cat([self.codes(items) for items in self.by_item.batches(500)])
-        self._kept = codes if keep else None
-        return codes
+    @torch.no_grad()
+    def encode_items(self) -> None:
+        """Note the hidden layer of every item, (n_items, hidden), which is all that a prediction needs of its input."""
+        self.codes.copy_(torch.cat([self.encode(items) for items in self.by_item.batches(500)]))
 
     def loss(self, items: Batch, progress: float) -> tuple[Tensor, dict]:
         """Return the mean over items of the squared errors; the penalty acts in the optimiser."""
-        error = observed_squared_error(self.output(self.codes(items)), items).mean()
+        error = observed_squared_error(self.output(self.encode(items)), items).mean()
         return error, {"error": error}
 
     def phases(self) -> list[Phase]:
@@ -366,15 +354,14 @@ class AutoRecI(TransductiveModel):
                 self.loss,
                 lr=self.config["lr"],
                 sweep=sweep,
+                after=self.encode_items,
             )
         ]
 
     def scores(self, batch: Batch) -> Tensor:
         """Return the ratings, (B, n_items)."""
         users = self.check_users(batch)
-        if self.by_item is None:
-            raise ConfigError("autorec-i reads the training ratings when it predicts: call prepare(split.train) first")
-        return nn.functional.linear(self.all_codes(), self.output.weight[users], self.output.bias[users]).T
+        return nn.functional.linear(self.codes, self.output.weight[users], self.output.bias[users]).T
 
 
 class DAECF(MultDAE):

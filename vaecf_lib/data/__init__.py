@@ -2,6 +2,7 @@
 
 from .catalog import DATASETS, load_dataset
 from .interactions import Batch, Interactions
+from .items import Items
 from .parsers import read_own_file
 from .planted import CAST, PlantedWorld, cast_of, planted_world
 from .ratings import RatingLog
@@ -16,6 +17,7 @@ __all__ = [
     "BlockSweep",
     "HeldOut",
     "Interactions",
+    "Items",
     "PairSweep",
     "Pairs",
     "PlantedWorld",

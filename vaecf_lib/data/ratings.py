@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 
 from ..errors import DataError
+from .items import Items
 
 
 @dataclass(frozen=True)
@@ -44,6 +45,11 @@ class RatingLog:
     def n_items(self) -> int:
         """Number of items."""
         return len(self.item_ids)
+
+    @cached_property
+    def items(self) -> Items:
+        """The items' source ids and titles."""
+        return Items(tuple(self.item_ids.tolist()), self.titles)
 
     @cached_property
     def sha256(self) -> str:

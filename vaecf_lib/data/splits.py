@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 
 import numpy as np
 
 from ..errors import ConfigError
 from .interactions import Interactions
+from .items import Items
 from .ratings import RatingLog
 
 
@@ -37,7 +38,8 @@ class Split:
     """A data set cut by a protocol.
 
     ``train`` what models fit · ``valid``, ``test`` (:class:`HeldOut`; ``valid`` may be None) · ``item_index``
-    (n_items,) code in the log of each column · ``protocol`` strong, weak or ratings · ``titles`` by column.
+    (n_items,) code in the log of each column · ``protocol`` strong, weak or ratings · ``titles`` by column · ``items`` ids and
+    titles by code in the log, None if nobody knows them.
     """
 
     protocol: str
@@ -46,6 +48,7 @@ class Split:
     test: HeldOut
     item_index: np.ndarray
     titles: tuple[str, ...] | None = None
+    items: Items | None = None
 
     @property
     def n_items(self) -> int:
@@ -55,7 +58,7 @@ class Split:
     def to(self, device) -> Split:
         """Return the same split on ``device``."""
         valid = None if self.valid is None else self.valid.to(device)
-        return Split(self.protocol, self.train.to(device), valid, self.test.to(device), self.item_index, self.titles)
+        return replace(self, train=self.train.to(device), valid=valid, test=self.test.to(device))
 
 
 def positives(log: RatingLog, threshold: float | None) -> RatingLog:
@@ -143,7 +146,7 @@ def split_strong(
         )
 
     train = Interactions.from_pairs(*rows(groups[0]), shape=(len(groups[0]), len(item_index)))
-    return Split("strong", train, held_out(groups[1]), held_out(groups[2]), item_index, _titles(log, item_index))
+    return Split("strong", train, held_out(groups[1]), held_out(groups[2]), item_index, _titles(log, item_index), log.items)
 
 
 def split_weak(
@@ -195,6 +198,7 @@ def split_weak(
         HeldOut(part(~is_test) if valid > 0 else train, part(is_test)),
         item_index,
         _titles(log, item_index),
+        log.items,
     )
 
 
@@ -237,4 +241,5 @@ def split_ratings(
         HeldOut(fit, part(parts[2])),
         item_index,
         _titles(log, item_index),
+        log.items,
     )

@@ -184,4 +184,10 @@ def inclusion_probabilities(logits: Tensor, k: Tensor | int, method: str = "sadd
         leaf = logits.detach().requires_grad_()
         log_e = log_elementary_symmetric(leaf, k, method).sum() + 0 * leaf.sum()  # k = 0 does not reach the leaf
         (gradient,) = torch.autograd.grad(log_e, leaf)
+    # Logits far apart: the saddlepoint's corrections may leave [0, 1]. Cut off what does, and share out the rest.
+    astray = ((gradient < 0) | (gradient > 1)).any(-1)
+    if bool(astray.any()):
+        p, k = gradient[astray].clamp_(0, 1), _counts(logits, k)[astray, None].to(gradient.dtype)
+        total, room = p.sum(-1, keepdim=True), (1 - p).sum(-1, keepdim=True).clamp_min(1e-30)
+        gradient[astray] = torch.where(total > k, p * (k / total), p + (k - total).clamp_min(0) * (1 - p) / room)
     return gradient

@@ -10,7 +10,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
-from ..data import Batch, Interactions, Sweep
+from ..data import Batch, Interactions, Items, Split, Sweep
 from ..errors import ConfigError
 
 LossFn = Callable[[Any, float], tuple[Tensor, dict[str, Tensor | float]]]
@@ -73,7 +73,11 @@ class Model(nn.Module):
     slug: ClassVar[str]
     about: ClassVar[str]
     rates: ClassVar[bool] = False  # are the scores ratings, on the scale of the data?
+    needs: ClassVar[str] = "history"  # to score someone: what they have, or to be a "user" it was trained on
+    reads_values: ClassVar[bool] = True  # do the scores depend on the ratings of a history that has some?
+    item_names: Items | None = None  # ids and titles by item code of the rating log; fit() sets them from the split
     item_index: Tensor
+    rating_range: Tensor
 
     def __init__(self, n_items: int, **options: Any):
         super().__init__()
@@ -83,11 +87,26 @@ class Model(nn.Module):
         self.config: dict[str, Any] = {"n_items": n_items, **options}
         # Column of the model -> item code of the rating log; fit() sets it from the split.
         self.register_buffer("item_index", torch.arange(n_items))
+        # Smallest and largest rating of the training data; (inf, -inf) for clicks.
+        self.register_buffer("rating_range", torch.tensor([torch.inf, -torch.inf]))
 
     @property
     def device(self) -> torch.device:
         """The device that holds the model."""
         return self.item_index.device
+
+    @property
+    def rated(self) -> bool:
+        """Whether it was trained on ratings."""
+        return bool(self.rating_range[0] <= self.rating_range[1])
+
+    def describe(self, split: Split) -> None:
+        """Note what the columns of ``split`` are, and the scale of its ratings, for those who will be served."""
+        self.item_names = split.items
+        self.item_index.copy_(torch.as_tensor(split.item_index))
+        values = split.train.values
+        if values is not None and len(values):
+            self.rating_range.copy_(torch.stack([values.min(), values.max()]))
 
     def phases(self) -> list[Phase]:
         """Return how the model is trained; none for a model that only needs :meth:`prepare`."""

@@ -101,6 +101,8 @@ class TransductiveModel(RatingModel):
     the first :meth:`prepare`, which calls :meth:`build` then.
     """
 
+    needs: ClassVar[str] = "user"
+
     def __init__(self, n_items: int, n_users: int | None = None, **options):
         super().__init__(n_items, n_users=n_users, **options)
         if n_users is not None:
@@ -133,7 +135,7 @@ class TransductiveModel(RatingModel):
         Raises:
             ConfigError: the model was never fitted, or a user is not among those it was trained on.
         """
-        n_users = self.config["n_users"]
-        if n_users is None or (len(batch) and int(batch.users.max()) >= n_users):
+        n_users, users = self.config["n_users"], batch.users
+        if n_users is None or (len(users) and not bool(((users >= 0) & (users < n_users)).all())):
             raise ConfigError(f"{self.slug} rates only for the users it was trained on: fit it on data with them")
         return batch.users
