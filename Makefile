@@ -1,4 +1,4 @@
-# make book · make test · make serve · make sync · make states · make lint   (README.md explains)
+# make book · make test · make serve · make sync · make states · make colab · make lint   (README.md explains)
 PYTHON ?= python3
 DATASET ?= planted
 BIN := .venv/bin
@@ -6,7 +6,7 @@ SITE := _build/$(DATASET)/_build/html/index.html
 # Chapters are single-threaded, so that their numbers repeat; two are executed side by side.
 export OMP_NUM_THREADS ?= 1
 
-.PHONY: book test serve sync check states lint install browser clean
+.PHONY: book test serve sync check states colab lint install browser clean
 
 install: .venv/installed
 .venv/installed: requirements.lock pyproject.toml
@@ -30,6 +30,9 @@ check: install  ## are notebooks/ in step with book/, vaecf_lib/ and the lock fi
 
 states: install ## retrain the grids of states that the sliders show, or some: GRIDS=name (an hour for all)
 	$(BIN)/python book/_ext/states.py $(GRIDS)
+
+colab: check    ## pack library, notebooks and results into _build/vaecf-colab.zip, to upload to Colab
+	$(BIN)/python book/_ext/colab.py
 
 browser: install
 	@command -v chromium || command -v chromium-browser || command -v google-chrome \

@@ -92,7 +92,7 @@ def main() -> None:
     torch.set_num_threads(1)
     report = {"blocks": [500, 500], "latent_dim": 10, "hidden": 50, "machine": machine("cpu"), "rows": rows}
     if options.out:
-        options.out.write_text(json.dumps(report, indent=1) + "\n")
+        options.out.write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
     print(json.dumps(report))
 
 

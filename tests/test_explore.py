@@ -2,6 +2,7 @@
 
 import json
 import re
+import sys
 
 import numpy as np
 import pytest
@@ -31,6 +32,8 @@ def draw(state):
 
 
 SLIDERS = {"power": Slider("power", [1, 2, 3], 2), "height": Slider("height", [0.5, 1.0], 1.0, "{:.1f}")}
+
+HOSTILE = ["<!--<script>", "</script><b>", "$a$ and $b_$"]
 
 
 @pytest.fixture
@@ -91,6 +94,51 @@ def test_live_widget_computes_what_its_sliders_say(figure, monkeypatch):
     assert caption.value == "p=3 h=1.0" and picture.value != before
     height.value = 0.5
     assert caption.value == "p=3 h=0.5"
+
+
+@pytest.mark.parametrize("missing", [True, False], ids=["no ipywidgets", "ipywidgets 7"])
+def test_without_ipywidgets_8_a_kernel_shows_the_self_contained_figure(figure, monkeypatch, missing):
+    """Colab ships 7.7, whose widgets give no MIME bundle."""
+    import ipywidgets
+
+    monkeypatch.setattr(package.slider, "_is_live", lambda: True)
+    if missing:
+        monkeypatch.setitem(sys.modules, "ipywidgets", None)
+    else:
+        monkeypatch.delattr(ipywidgets.Widget, "_repr_mimebundle_")
+    bundle = figure._repr_mimebundle_()
+    assert set(bundle) == {"text/plain", "text/html"} and bundle["text/html"] == figure.html()
+
+
+@pytest.mark.parametrize("text", HOSTILE)
+def test_titles_are_text(text):
+    """A film's title may hold anything: it ends no script element and is no formula, on a page or in print."""
+
+    def titled(state):
+        chart = Chart(text, text, (0, 1), (0, 2), [(0, text)], [(0, text)], caption=text)
+        return chart.line(state[2], state[3], label=text).points([0.5], [1], label=text).text(0.5, 1, text)
+
+    figure = explore(curve, SLIDERS, titled, alt=text, note=text)
+    html = figure.html()
+    assert "<" not in text or text not in html
+    assert "<" not in re.search(r'<script type="application/json">(.*?)</script>', html, re.S)[1]
+    assert {caption for _, caption in frames(html)["frames"]} == {text}
+    assert {"tex2jax_ignore", "mathjax_ignore"} <= set(re.search(r'<figure class="([^"]*)"', html)[1].split())
+    assert titled(curve(1, 1.0)).png()[:4] == b"\x89PNG"
+
+
+@pytest.mark.parametrize("text", HOSTILE)
+def test_names_in_printed_figures_are_text(text):
+    import pandas as pd
+
+    run = vc.Run(None, "ndcg@100", [{"ndcg@100": 0.1}], best_epoch=1)
+    figures = [
+        plots.bars([text, "b"], [0.1, 0.2])[0],
+        plots.learning_curves({text: run}, "ndcg@100")[0],
+        plots.rank_diagram(pd.Series({text: 1.0, "b": 2.0, "c": 3.0}), 0.5)[0],
+    ]
+    for figure in figures:
+        assert plots.show(figure, "names").png[:4] == b"\x89PNG"
 
 
 def test_executing_the_book_is_not_live(monkeypatch):

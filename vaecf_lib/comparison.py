@@ -5,9 +5,17 @@ from __future__ import annotations
 import math
 
 import pandas as pd
-from scipy import stats
 
 from .errors import ConfigError
+
+
+def _stats():
+    """Return scipy.stats, which nothing else of the library needs."""
+    try:
+        from scipy import stats
+    except ImportError as error:
+        raise ConfigError("comparing systems by ranks needs scipy: pip install scipy") from error
+    return stats
 
 
 def mean_ranks(values: pd.DataFrame, lower_is_better: bool = True) -> pd.Series:
@@ -24,14 +32,15 @@ def mean_ranks(values: pd.DataFrame, lower_is_better: bool = True) -> pd.Series:
 
 
 def friedman_p(values: pd.DataFrame) -> float:
-    """Return the p-value of Friedman's test that all systems (columns, at least three) rank alike."""
-    return float(stats.friedmanchisquare(*(values[name] for name in values)).pvalue)
+    """Return the p-value of Friedman's test that all systems (columns, at least three) rank alike. Needs scipy."""
+    return float(_stats().friedmanchisquare(*(values[name] for name in values)).pvalue)
 
 
 def critical_difference(n_systems: int, n_datasets: int, alpha: float = 0.1) -> float:
     """Return Nemenyi's critical difference: mean ranks closer than this cannot be told apart at level ``alpha``.
 
     CD = q sqrt(k (k + 1) / (6 N)), q the quantile of the studentised range divided by sqrt(2) (Demšar 2006, Eq. 2).
+    Needs scipy.
     """
-    q = stats.studentized_range.ppf(1 - alpha, n_systems, math.inf) / math.sqrt(2)
+    q = _stats().studentized_range.ppf(1 - alpha, n_systems, math.inf) / math.sqrt(2)
     return float(q * math.sqrt(n_systems * (n_systems + 1) / (6 * n_datasets)))

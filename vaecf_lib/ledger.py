@@ -41,7 +41,7 @@ def reported(folder: Path = RESULTS) -> pd.DataFrame:
     path = folder / "reported.json"
     if not path.exists():
         raise ConfigError(f"no {path}: run this in a checkout of the book, or name its results folder")
-    return pd.DataFrame(json.loads(path.read_text()))
+    return pd.DataFrame(json.loads(path.read_text(encoding="utf-8")))
 
 
 def measured(folder: Path = RESULTS) -> pd.DataFrame:
@@ -52,7 +52,7 @@ def measured(folder: Path = RESULTS) -> pd.DataFrame:
     """
     rows = []
     for path in sorted((folder / "measured").glob("*.json")):
-        run = json.loads(path.read_text())
+        run = json.loads(path.read_text(encoding="utf-8"))
         for metric, value in run["metrics"].items():
             keys = ("dataset", "label", "model", "seed", "epochs", "device")
             row = {key: run[key] for key in keys} | {
@@ -95,7 +95,7 @@ def table(
     result = text.unstack("metric")
     result["seeds"] = ours.groupby("label")["seed"].nunique()
     timing = folder / "timing" / f"{dataset}.json"
-    seconds = json.loads(timing.read_text())["seconds_per_epoch"] if timing.exists() else {}
+    seconds = json.loads(timing.read_text(encoding="utf-8"))["seconds_per_epoch"] if timing.exists() else {}
     result["s/epoch"] = [f"{seconds[label]:.2f}" if label in seconds else "–" for label in result.index]
     means = grouped.mean().unstack("metric")
     best = -means["rmse"] if "rmse" in means else means.mean(axis=1)

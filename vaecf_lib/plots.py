@@ -1,4 +1,8 @@
-"""One house style for every printed figure: colour-blind safe, legible on light and dark pages, alt text always."""
+"""One house style for every printed figure: colour-blind safe, legible on light and dark pages, alt text always.
+
+Names come from data, films' titles among them, and are drawn as they are (``parse_math=False``); axis labels and titles
+are the author's, and may hold mathematics.
+"""
 
 from __future__ import annotations
 
@@ -85,7 +89,7 @@ def bars(names: list[str], values, intervals=None, label: str = "", colour: str 
         axes.annotate(
             f"{values[i]:.3f}", (values[i] + half, at), xytext=(5, 0), textcoords="offset points", va="center"
         )
-    axes.set_yticks(np.arange(len(names)), [names[i] for i in order])
+    axes.set_yticks(np.arange(len(names)), [names[i] for i in order], parse_math=False)
     axes.set_xlabel(label)
     axes.grid(visible=False)
     axes.margins(x=0.12)
@@ -115,7 +119,9 @@ def learning_curves(runs: dict[str, object], metric: str, ceiling: float | None 
         at = max(value, floor)
         floor = at + 0.06 * (high - low)
         point = (len(runs[name].history), at)
-        axes.annotate(name, point, color=colour, xytext=(6, 0), textcoords="offset points", va="center")
+        axes.annotate(
+            name, point, color=colour, xytext=(6, 0), textcoords="offset points", va="center", parse_math=False
+        )
     return figure, axes
 
 
@@ -144,7 +150,7 @@ def rank_diagram(ranks, difference: float, title: str = ""):
         axes.plot([place, place, side], [0, level, level], color=COLOURS["blue"], linewidth=1)
         text = f"{name}  {place:.2f}" if left else f"{place:.2f}  {name}"
         axes.annotate(text, (side, level), xytext=(-4 if left else 4, 0), textcoords="offset points", va="center",
-                      ha="right" if left else "left")  # fmt: skip
+                      ha="right" if left else "left", parse_math=False)  # fmt: skip
     for at, (i, j) in enumerate(groups):
         ends = [places[i] - 0.03, places[j] + 0.03]
         axes.plot(ends, [-0.3 - 0.35 * at] * 2, color=COLOURS["orange"], linewidth=4, solid_capstyle="butt")

@@ -22,6 +22,7 @@ import jupytext
 import nbformat
 import papermill
 import yaml
+from setup_cell import setup_cell
 
 ROOT = Path(__file__).resolve().parents[2]
 BOOK, NOTEBOOKS = ROOT / "book", ROOT / "notebooks"
@@ -33,18 +34,21 @@ def chapters() -> list[str]:
     return sorted(path.stem for path in BOOK.glob("[0-9][0-9]_*.md"))
 
 
-def repository() -> str:
-    """Return the repository's address, which stands in _config.yml alone."""
-    return yaml.safe_load((ROOT / "_config.yml").read_text())["repository"]["url"]
+def repository() -> tuple[str, str]:
+    """Return the published repository's address and tag, both empty while there is none; _config.yml alone has them."""
+    published = yaml.safe_load((ROOT / "_config.yml").read_text(encoding="utf-8"))["repository"]
+    if bool(published["url"]) != bool(published["branch"]):
+        sys.exit("_config.yml, repository: url and branch (a tag) are given together or not at all")
+    return published["url"], published["branch"]
 
 
 def read_chapter(name: str, folder: Path = BOOK) -> nbformat.NotebookNode:
     """Return a chapter's text as a notebook without outputs, its cells' ids deterministic."""
-    notebook = jupytext.read(folder / f"{name}.md")
+    notebook, setup = jupytext.read(folder / f"{name}.md"), setup_cell(*repository())
     notebook.metadata["kernelspec"] = {"display_name": "Python 3", "language": "python", "name": "python3"}
     for number, cell in enumerate(notebook.cells):
         cell["id"] = f"{name[:2]}-{number:03d}"
-        cell["source"] = cell["source"].replace("@REPOSITORY@", repository())
+        cell["source"] = cell["source"].replace("# @SETUP@", setup)
     return notebook
 
 

@@ -2,7 +2,6 @@
 
 import functools
 import http.server
-import importlib.util
 import os
 import shutil
 import subprocess
@@ -13,16 +12,10 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
+sys.path.insert(0, str(ROOT / "book" / "_ext"))
 
+import chapters as tool  # noqa: E402
 
-def load_chapters_tool():
-    spec = importlib.util.spec_from_file_location("chapters", ROOT / "book" / "_ext" / "chapters.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-tool = load_chapters_tool()
 CHAPTERS = tool.chapters()
 
 

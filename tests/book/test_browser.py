@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from conftest import CHAPTERS
 
-AXE = (Path(__file__).parent / "vendor" / "axe.min.js").read_text()
+AXE = (Path(__file__).parent / "vendor" / "axe.min.js").read_text(encoding="utf-8")
 # What the theme itself gives, page for page; nothing of ours may be added without a reason beside it.
 THEME = {
     "label-content-name-mismatch": "the theme's icon buttons",

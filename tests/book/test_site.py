@@ -16,7 +16,7 @@ class Page(html.parser.HTMLParser):
     def __init__(self, path):
         super().__init__()
         self.ids, self.links, self.assets, self.images = set(), [], [], []
-        self.feed(path.read_text())
+        self.feed(path.read_text(encoding="utf-8"))
 
     def handle_starttag(self, tag, attributes):
         attributes = dict(attributes)
@@ -56,7 +56,9 @@ def foreign_assets(site):
         f"{path.name}: {asset}" for path, page in pages(site).items() for asset in page.assets if urlsplit(asset).netloc
     ]
     for path in (site / "_static").rglob("*.css"):
-        for url in re.findall(r"(?:url\(|@import )[\"']?(https?://[^\"')]+)", path.read_text(errors="replace")):
+        for url in re.findall(
+            r"(?:url\(|@import )[\"']?(https?://[^\"')]+)", path.read_text(encoding="utf-8", errors="replace")
+        ):
             found.append(f"{path.name}: {url}")
     return found
 

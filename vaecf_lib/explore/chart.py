@@ -166,12 +166,17 @@ class Chart:
             elif kind == "bars":
                 axes.bar(x, y, extra, color=c)
             if label and kind == "text":
-                axes.text(x, y, label, color=c, ha="center")
+                axes.text(x, y, label, color=c, ha="center", parse_math=False)
             elif label and len(x):
-                axes.annotate(label, (x[-1], y[-1]), color=c, xytext=(-3, 4), textcoords="offset points", ha="right")
-        axes.set(xlim=self.x_range, ylim=self.y_range, xlabel=self.x_label, ylabel=self.y_label)
+                axes.annotate(label, (x[-1], y[-1]), color=c, xytext=(-3, 4), textcoords="offset points", ha="right",
+                              parse_math=False)  # fmt: skip
+        axes.set(xlim=self.x_range, ylim=self.y_range)
+        axes.set_xlabel(self.x_label, parse_math=False)
+        axes.set_ylabel(self.y_label, parse_math=False)
         for axis, ticks in ((axes.xaxis, self.x_ticks), (axes.yaxis, self.y_ticks)):
             axis.set_ticks(*zip(*_ticks(ticks), strict=True) if ticks else [[]])
+            for text in axis.get_ticklabels():
+                text.set_parse_math(False)
         axes.spines[["top", "right"]].set_visible(False)
         buffer = io.BytesIO()
         figure.savefig(buffer, format="png")

@@ -45,6 +45,15 @@ def _is_live() -> bool:
     return in_kernel() and not os.environ.get("VAECF_STATIC")
 
 
+def _widgets_show_themselves() -> bool:
+    """Tell whether ipywidgets is there, in a version whose widgets give a MIME bundle: 8, while Colab has 7.7."""
+    try:
+        import ipywidgets
+    except ImportError:
+        return False
+    return hasattr(ipywidgets.Widget, "_repr_mimebundle_")
+
+
 class explore:  # noqa: N801  (reads as a verb: the last line of a cell)
     """Show ``draw(state)`` under sliders; write it as the last line of a cell.
 
@@ -56,8 +65,9 @@ class explore:  # noqa: N801  (reads as a verb: the last line of a cell)
         alt: what the figure shows, for readers who do not see it.
         note: a line that is always shown, for instance where the states were trained.
 
-    In Jupyter it is a live widget that computes the state it shows; in the built book it is HTML with all states
-    drawn beforehand, moved by mouse or arrow keys without kernel or network; in print it is the start state.
+    In Jupyter it is a live widget that computes the state it shows; in the built book, and where ipywidgets is
+    missing or older than 8, it is HTML with all states drawn beforehand, moved by mouse or arrow keys without kernel or
+    network; in print it is the start state.
 
     Raises:
         ConfigError: the axes differ between states, or the figure exceeds 300 kB.
@@ -99,7 +109,7 @@ class explore:  # noqa: N801  (reads as a verb: the last line of a cell)
             {"frames": frames, "texts": [s.texts for s in self.sliders.values()]},
             ensure_ascii=False,
             separators=(",", ":"),
-        ).replace("</", "<\\/")
+        ).replace("<", "\\u003c")  # neither "</script>" nor "<!--<script>" may end or swallow the script element
         first = charts[grid.index(self.start)]
         identity = "vaecf-" + hashlib.sha256((data + self.alt).encode()).hexdigest()[:12]
         html = _HTML.format(
@@ -156,8 +166,8 @@ class explore:  # noqa: N801  (reads as a verb: the last line of a cell)
     def _repr_mimebundle_(self, include=None, exclude=None) -> dict[str, Any]:
         bundle = {"text/plain": f"{self.alt} (interactive figure)"}
         if _is_live():
-            widget = self.widget()
-            return bundle | widget._repr_mimebundle_() | {"text/html": self.html()}
+            widget = self.widget()._repr_mimebundle_() if _widgets_show_themselves() else {}
+            return bundle | widget | {"text/html": self.html()}
         png = base64.b64encode(self.chart(*self.start).png()).decode()
         return bundle | {"text/html": self.html(), "image/png": png}
 
@@ -174,13 +184,14 @@ def load_states(path: str | Path) -> tuple[dict[tuple, Any], dict[str, Any]]:
         DataError: the file is missing or is no grid of states.
     """
     try:
-        grid = json.loads(Path(path).read_text())
+        grid = json.loads(Path(path).read_text(encoding="utf-8"))
         return {tuple(values): state for values, state in grid["states"]}, grid["provenance"]
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise DataError(f"{path}: no grid of states ({error}). Make it with `make states`") from error
 
 
-_HTML = """<figure class="vaecf-explore" id="{id}" style="margin:1em 0;max-width:720px">
+# Captions are text: MathJax (of the page, or of a notebook) must not take "$" in a title for a formula.
+_HTML = """<figure class="vaecf-explore tex2jax_ignore mathjax_ignore" id="{id}" style="margin:1em 0;max-width:720px">
 <div style="display:flex;flex-wrap:wrap;gap:.4em 1.4em;margin-bottom:.4em">{inputs}</div>
 {svg}
 <figcaption aria-live="polite">{caption}</figcaption>{note}
