@@ -239,9 +239,7 @@ ERRORS = [
 def test_errors_are_one_line_with_the_remedy(call, arguments, message):
     done = call(*arguments, check=False)
     assert done.returncode == 2 and done.stdout == ""
-    *before, error = done.stderr.splitlines()
-    assert error.startswith("error: ") and message in error
-    assert all(" kept" in line for line in before), "nothing else, but what the split says of the data"
+    assert done.stderr.startswith("error: ") and message in done.stderr and done.stderr.count("\n") == 1
 
 
 def test_a_list_is_a_setting(call):
@@ -260,5 +258,5 @@ def test_models_lists_the_options_of_one(call):
 def test_the_oracle_refuses_other_data(call, tmp_path):
     own_csv(tmp_path / "mine.csv")
     done = call("fit", "planted-oracle", "--interactions", tmp_path / "mine.csv", check=False)
-    assert done.returncode == 2 and "Traceback" not in done.stderr
+    assert done.returncode == 2 and done.stderr.count("\n") == 1
     assert "error: planted-oracle knows the planted world alone, not mine" in done.stderr

@@ -339,11 +339,12 @@ def test_bad_arguments_are_named(split):
 def test_plain_progress_lines(split, capsys):
     vc.fit(small(split.n_items), split, epochs=3, device="cpu")
     lines = capsys.readouterr().err.strip().splitlines()
-    assert len(lines) == 3 and lines[-1].startswith("epoch   3/3  loss ") and "ndcg@100" in lines[-1]
+    assert lines[0].startswith("threshold 4 on ratings from 1 to 5") and len(lines) == 4
+    assert lines[-1].startswith("epoch   3/3  loss ") and "ndcg@100" in lines[-1]
 
 
 def test_a_resumed_run_says_so(split, tmp_path, capsys):
     vc.fit(small(split.n_items), split, epochs=2, device="cpu", out=tmp_path, progress=False)
     capsys.readouterr()
     vc.fit(small(split.n_items), split, epochs=2, device="cpu", out=tmp_path)
-    assert capsys.readouterr().err == "going on after epoch 2 of 2\n"
+    assert capsys.readouterr().err.endswith("users kept\ngoing on after epoch 2 of 2\n")
