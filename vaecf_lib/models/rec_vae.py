@@ -26,21 +26,24 @@ class RecVAE(LikelihoodModel):
     """Mult-VAE with a deep encoder, a prior that remembers, a KL weight per user, and alternating training.
 
     The defaults are the public code's, with every feature on; the five switches below turn them off one by one and
-    give the rows of the paper's Table 2.
+    give the combinations of the paper's Table 2 (the marks of its last row but one are inferred).
 
     Args:
         n_items: number of items.
         latent_dim: size of z.
         hidden: width of the encoder's layers.
-        gamma: KL weight of a user per click, beta'(x) = gamma * sum_i x_i (Eq. 20). None: the constant ``beta``.
-        beta: constant KL weight, reached by annealing; used only if ``gamma`` is None.
+        gamma: KL weight of a user per click, beta'(x) = gamma * sum_i x_i (Eq. 20). For ratings it is gamma times
+            their number; the public code takes their sum. None: the constant ``beta``.
+        beta: constant KL weight, reached by annealing; used only if ``gamma`` is None. The paper does not name the
+            constant of its ablation; 0.2 is Mult-VAE's.
         anneal: share of training over which a constant ``beta`` rises from 0.
         alpha: the prior's weight on N(0, I); the old posterior and the wide Gaussian share the rest as 15 : 2, so
             that the default 3/20 leaves the paper's 3/4 and 1/10.
         mixture: "per_dimension" as in the public code, or "joint" as in Eq. 17.
         architecture: "dense", five layers with skips, layer norm and swish and a linear decoder; or "mult-vae".
         composite_prior: False: N(0, I).
-        alternating: train the encoder for three passes, then the decoder for one. False: both at once.
+        alternating: train the encoder for three passes, then the decoder for one. False: both at once, with the old
+            encoder renewed after every epoch; the public code then never renews it.
         clean_decoder: train the decoder on the whole input (Eq. 22); False: with dropout.
         old_start: the old encoder before the first update, "random" as in the public code or "copy".
         kl_in_decoder: add the KL term to the decoder's loss for the record; it has no gradient there.
@@ -125,7 +128,7 @@ class RecVAE(LikelihoodModel):
         return composite_prior_log_prob(z, mu_old, logvar_old, self.weights, mixture=self.config["mixture"])
 
     def kl_weight(self, batch: Batch, progress: float) -> Tensor | float:
-        """Return beta'(x), shape (B,) or a number."""
+        """Return beta'(x), shape (B,), gamma times the number of a user's entries whatever their values; or beta."""
         if self.config["gamma"] is None:
             return linear_annealing(progress, self.config["beta"], self.config["anneal"])
         return self.config["gamma"] * batch.counts
