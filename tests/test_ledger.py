@@ -104,6 +104,61 @@ def test_the_setting_with_the_best_validation_value_is_chosen(tmp_path):
     assert table["chosen"].tolist() == [False, True]
 
 
+def write_run(folder, label, seed, best, epochs, *, curve=True, **settings):
+    """Write a made-up run whose validation curve ends at ``epochs``."""
+    run = {
+        "model": "recvae", "dataset": "ml-1m", "protocol": "ratings", "cut": "80", "label": label, "seed": seed,
+        "metrics": {"rmse": {"mean": 0.9, "ci": 0.01, "n_users": 5}}, "epochs": epochs, "best_epoch": best,
+        "device": "cpu", "settings": settings,
+    }  # fmt: skip
+    if curve:
+        run["validation_curve"] = [[epoch, 0.9 + 0.001 * abs(epoch - best)] for epoch in range(1, epochs + 1)]
+    (folder / "measured").mkdir(exist_ok=True)
+    (folder / "measured" / f"{label}.{seed}.json").write_text(json.dumps(run))
+
+
+def test_rows_that_were_still_improving_are_marked(tmp_path):
+    for seed in (0, 1):
+        write_run(tmp_path, "stopped", seed, 12, 12)
+        write_run(tmp_path, "settled", seed, 5 + seed, 20)
+        write_run(tmp_path, "said so", seed, 12, 12, schedule="constant")
+        write_run(tmp_path, "falling steps", seed, 30, 30, schedule="cosine")
+        write_run(tmp_path, "one of two", seed, 20 - seed, 20)
+    write_run(tmp_path, "short", 0, 3, 3)
+    write_run(tmp_path, "no curve", 0, 12, 12, curve=False)
+    write_run(tmp_path, "a floor", 0, 0, 0)
+    table = ledger.table("ml-1m", "ratings/80", folder=tmp_path)
+    assert table["best epoch"].to_dict() == {
+        "stopped": "12 of 12, still improving",
+        "settled": "5–6 of 20",
+        "said so": "12 of 12, still improving",
+        "falling steps": "30 of 30",
+        "one of two": "19–20 of 20, still improving (1 of 2 seeds)",
+        "short": "3 of 3",
+        "no curve": "–",
+        "a floor": "–",
+    }
+
+
+def test_a_curve_validated_now_and_then_ends_where_it_ends(tmp_path):
+    write_run(tmp_path, "every fifth", 0, 10, 12)
+    path = tmp_path / "measured" / "every fifth.0.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"validation_curve": [[5, 0.92], [10, 0.91]]}))
+    assert ledger.table("ml-1m", "ratings/80", folder=tmp_path)["best epoch"].tolist() == ["10 of 12, still improving"]
+
+
+def test_tables_without_any_curve_stay_as_narrow_as_they_were(tmp_path):
+    write_run(tmp_path, "no curve", 0, 12, 12, curve=False)
+    assert list(ledger.table("ml-1m", "ratings/80", folder=tmp_path)) == ["rmse", "seeds", "s/epoch"]
+
+
+def test_measured_rows_that_were_still_improving():
+    marked = ledger.table("ml-1m", "ratings/80", folder=RESULTS)["best epoch"]
+    assert marked["recvae"] == "12 of 12, still improving" and marked["macridvae"] == "10 of 10, still improving"
+    assert marked["autorec-i"] == "23–27 of 30" and marked["means"] == "–"
+    assert "best epoch" not in ledger.table("ml-1m", folder=RESULTS)
+
+
 def test_reproduce_plans_a_papers_table():
     plan = list(ledger._plan("recvae", "1", "ml-20m", None, RESULTS))
     printed = ledger.reported(RESULTS).query("paper == 'recvae' and table == '1'")["model"]

@@ -34,6 +34,7 @@ PROTOCOLS = {
     "rating70": ("ratings/70", {"*": {"train": 0.7, "valid": 0.15, "test": 0.15, "published": False}}),
 }  # fmt: skip
 METRIC_NAMES = {"mmae": "mae", "mrmse": "rmse"}  # Hy-VAE's names
+A_FEW_EPOCHS = 3  # a training as short as this is not asked whether it had finished
 
 
 def reported(folder: Path = RESULTS) -> pd.DataFrame:
@@ -48,11 +49,17 @@ def measured(folder: Path = RESULTS) -> pd.DataFrame:
     """Return our runs, one row a metric: dataset, protocol, label, model, seed, metric, value, ci, epochs, device.
 
     ``protocol`` names the cut of ratings too, as ratings/80. ``validation`` is the validation metric of the epoch that
-    was kept, nan in runs that did not note it.
+    was kept, nan in runs that did not note it. ``best_epoch`` is that epoch, nan in runs without a validation curve;
+    ``improving`` is true where it was the last one and nothing but the end of the training made it so: the step sizes
+    were constant and there were more than a few epochs.
     """
     rows = []
     for path in sorted((folder / "measured").glob("*.json")):
         run = json.loads(path.read_text(encoding="utf-8"))
+        curve = run.get("validation_curve") or []
+        best = run["best_epoch"] if curve else float("nan")
+        constant = run["settings"].get("schedule", "constant") == "constant"
+        improving = bool(curve) and constant and run["epochs"] > A_FEW_EPOCHS and best == curve[-1][0]
         for metric, value in run["metrics"].items():
             keys = ("dataset", "label", "model", "seed", "epochs", "device")
             row = {key: run[key] for key in keys} | {
@@ -60,6 +67,8 @@ def measured(folder: Path = RESULTS) -> pd.DataFrame:
                 "metric": metric,
                 "value": value["mean"],
                 "ci": value["ci"],
+                "best_epoch": best,
+                "improving": improving,
             }
             rows.append(row | {"validation": next(iter((run.get("validation") or {}).values()), float("nan"))})
     return pd.DataFrame(rows)
@@ -78,6 +87,30 @@ def chosen(dataset: str, protocol: str = "strong", folder: Path = RESULTS) -> pd
     return grid[["model", "label", "validation", "chosen"]].reset_index(drop=True)
 
 
+def best_epochs(ours: pd.DataFrame) -> pd.Series:
+    """Return by label which epoch was kept, of how many, for rows of :func:`measured` of one data set and protocol.
+
+    "23–27 of 30" is a range over seeds. "12 of 12, still improving" warns: the best epoch of every seed was its last,
+    under constant step sizes, and a longer training may well be better; where only some seeds did so, their number is
+    given. "–": no run of the label has a validation curve, as in the floors, which are not trained by epochs, in
+    trainings without a validation part, and in the runs on clicks.
+    """
+
+    def words(runs: pd.DataFrame) -> str:
+        runs = runs.dropna(subset="best_epoch").drop_duplicates("seed")
+        if runs.empty:
+            return "–"
+        first, last = int(runs["best_epoch"].min()), int(runs["best_epoch"].max())
+        text = f"{first}" if first == last else f"{first}–{last}"
+        text += f" of {runs['epochs'].max()}"
+        marked, n = int(runs["improving"].sum()), len(runs)
+        if marked:
+            text += ", still improving" + (f" ({marked} of {n} seeds)" if marked < n else "")
+        return text
+
+    return pd.Series({label: words(runs) for label, runs in ours.groupby("label")}, dtype=object)
+
+
 def table(
     dataset: str, protocol: str = "strong", studies: tuple[str, ...] | None = None, folder: Path = RESULTS
 ) -> pd.DataFrame:
@@ -85,6 +118,10 @@ def table(
 
     ``studies`` keeps the rows of some of our studies; None: everything measured. Seconds per epoch were taken with
     nothing else running (``results/timing``), where they were taken.
+
+    Where at least one row has a validation curve, the column "best epoch" says which epoch was kept of how many, and
+    warns of rows that were still improving when their training ended (:func:`best_epochs`); rows without a curve show
+    "–". Where no row has one, as in all runs on clicks so far, the table has no such column.
     """
     ours = measured(folder)
     ours = ours[(ours["dataset"] == dataset) & (ours["protocol"] == protocol)]
@@ -97,6 +134,9 @@ def table(
     timing = folder / "timing" / f"{dataset}.json"
     seconds = json.loads(timing.read_text(encoding="utf-8"))["seconds_per_epoch"] if timing.exists() else {}
     result["s/epoch"] = [f"{seconds[label]:.2f}" if label in seconds else "–" for label in result.index]
+    kept = best_epochs(ours)
+    if (kept != "–").any():
+        result["best epoch"] = kept
     means = grouped.mean().unstack("metric")
     best = -means["rmse"] if "rmse" in means else means.mean(axis=1)
     return result.loc[best.sort_values(ascending=False).index]

@@ -463,8 +463,9 @@ class MacridVAE(RatingModel):
     """Disentangled by concept: every item belongs softly to some of ``concepts``, and a user has a code for each.
 
     The rating form of Ma et al. (2019): the concepts' predictions are averaged by membership, plus the user's and
-    item's means, and the error is squared. The clicks are masked by concept first, then normalised and dropped out,
-    as in the public code; its divergence leaves out mu, which is the option ``kl_of_mu=False``.
+    item's means, and the error is squared. The ratings are masked by concept first, then normalised and dropped out,
+    in the order of the public code; the norm is a constant for the gradient, which is ours. The public code's
+    divergence leaves out mu, which is the option ``kl_of_mu=False``.
 
     Args:
         n_items: number of items.

@@ -35,7 +35,8 @@ class HyVAE(RatingModel):
         beta: weight of the divergence.
         anneal: share of training over which beta rises from 0.
         dropout: share of the deep branch's code that is dropped. (The paper's 0.8 may also be what is kept.)
-        penalty: weight of the squared weights, on ``penalised`` layers: "deep", those of the deep branch, or "all".
+        penalty: weight of the squared weights, on ``penalised`` layers: "deep", those of the deep branch between the
+            shared layer and the branch's output layer, which is free; or "all".
         error: "sum" of a user's squared errors, as a Gaussian likelihood has it, or their "mean".
         missing: what stands for missing ratings in the input: "zero", or "user_mean", the user's own level (which
             is subtracted, so that missing entries cost nothing).

@@ -62,7 +62,8 @@ class Tower(nn.Module):
     def forward(self, batch: Batch, kept: Tensor | None, embeddings: Tensor) -> Tensor:
         """Return (B, latent_dim) from a batch of rows and all ``embeddings`` (n_inputs, K).
 
-        ``kept`` (n,) is 0 for entries that are dropped and 1 / (1 - dropout) for the others; None keeps all.
+        ``kept`` (n,) is 0 for entries that are dropped and 1 / (1 - dropout) for the others; None keeps all. The
+        attention that follows a tower does not know it.
         """
         parts = []
         if hasattr(self, "data"):
@@ -158,14 +159,17 @@ class VAEBMF(TransductiveModel):
         latent_dim: K; data_dim: K', the width at which data and latent part meet; hidden: neurons of a hidden layer.
         data_layers: L', hidden layers of each part; layers: L, hidden layers after they meet.
         beta_u, beta_v: weights of the two divergences.
-        attention: None, "paper" (scores divided by their sum, guarded) or "softmax"; scope: "rated" or "all".
+        attention: None, "paper" (scores divided by their sum, guarded) or "softmax"; scope: "rated" or "all". The
+            paper's shares do not depend on the scale of the scores; those of the softmax do, and are nearly even
+            where the scores are small.
         feedback: read the other side's embeddings; data_input: read the ratings. (Table 4 switches them off.)
         kl: "once", each user's and each item's divergence counts once an iteration, as in Eq. 7; or "per_block", as
             the listing counts it, once for each block.
         updates: "nested" blocks, or "sequential", first users, then items, with the other side held fixed.
         offset: what is subtracted from a rating: "both", the item's shrunken mean and then the user's mean distance
             from it; one of them alone, "items" or "users"; "global", the global mean; or "none", as printed.
-        dropout: share of a row's entries hidden from its encoder at each update; 0 is as printed.
+        dropout: share of a row's entries hidden at each update from the two inputs of its encoder, ratings and
+            embeddings; the attention still sees all of them. 0 is as printed.
         initial_variance: of the posteriors, before training; in (0, 1).
         users_per_block, items_per_block: size of the blocks.
         lr: Adam's step size.

@@ -73,7 +73,8 @@ class VAEGAN(LikelihoodModel):
             and its Jacobian costs latent_dim times as much.
         contrast: T tells normalised posterior samples from N(0, I); the rest of the divergence is in closed form
             (adaptive contrast of Mescheder et al. 2017).
-        critic_hidden: width of the critics' layers, and critic_lr their learning rate.
+        critic_hidden: width of the critics' layers, of which T has two and D one besides the encoder of z_c.
+        critic_lr: the critics' learning rate; their Adam has beta_1 = 0.5.
         dropout, likelihood, lr: as in :class:`~vaecf_lib.models.MultVAE`.
 
     An option left at None takes the system's own value, in ``defaults``.
