@@ -259,4 +259,4 @@ def test_the_oracle_refuses_other_data(call, tmp_path):
     own_csv(tmp_path / "mine.csv")
     done = call("fit", "planted-oracle", "--interactions", tmp_path / "mine.csv", check=False)
     assert done.returncode == 2 and done.stderr.count("\n") == 1
-    assert "error: planted-oracle knows the planted world alone, not mine" in done.stderr
+    assert "error: planted-oracle knows the planted films alone" in done.stderr

@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Any
 
 from . import data
-from .baselines import PlantedOracle
 from .checkpoints import write_json
 from .data import RatingLog
 from .errors import ConfigError
@@ -74,8 +73,6 @@ def run_experiment(
     kept there: checkpoint, best model with the items' ids, result.
     """
     of_split, of_model, of_fit = assign_settings(settings or {}, slug, protocol)
-    if slug == PlantedOracle.slug and log.name != "planted":
-        raise ConfigError(f"{slug} knows the planted world alone, not {log.name}: use dataset planted")
     split = PROTOCOLS[protocol](log, **of_split)
     model = build(slug, split.n_items, **of_model)
     metrics = metrics or METRICS["strong" if protocol == "ratings" and not model.rates else protocol]

@@ -1,5 +1,7 @@
 """The embedded world: the same bytes everywhere, and drawn from the model it says."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -50,10 +52,11 @@ def test_oracle_beats_everything_it_should(planted_split):
     assert scores["planted-oracle"] > scores["popularity"] + 0.1 > scores["random"] + 0.2
 
 
-def test_oracle_refuses_films_it_does_not_know(planted_split):
-    oracle = vc.baselines.PlantedOracle(501, points=5)
-    with pytest.raises(vc.ConfigError, match="knows the 500 planted films alone"):
-        oracle.scores(planted_split.test.history.rows(torch.tensor([3])))
+def test_oracle_refuses_films_it_does_not_know(planted):
+    """Also where they are no more than the planted ones: their columns would be taken for planted films."""
+    split = vc.split_strong(replace(planted, item_ids=planted.item_ids + 1))
+    with pytest.raises(vc.ConfigError, match="knows the planted films alone"):
+        vc.fit(vc.baselines.PlantedOracle(split.n_items, points=5), split, device="cpu", progress=False)
 
 
 def test_oracle_is_bayes_rule_by_hand(planted_split):

@@ -7,8 +7,8 @@ import math
 import torch
 from torch import Tensor
 
-from ..data import Batch
-from ..data.planted import planted_world
+from ..data import Batch, Split
+from ..data.planted import planted_log, planted_world
 from ..errors import ConfigError
 from ..maths import log_elementary_symmetric
 from ..maths.counting import calibrate
@@ -38,15 +38,18 @@ class PlantedOracle(Model):
         self.register_buffer("log_prior", (-0.5 * (z**2).sum(1) - math.log(2 * math.pi)).float())
         self.register_buffer("all_logits", torch.from_numpy(planted_world().logits(z.numpy())).float())
 
-    def scores(self, batch: Batch) -> Tensor:
-        """Return expected click probabilities, (B, n_items).
+    def describe(self, split: Split) -> None:
+        """Note which planted films the columns are.
 
         Raises:
             ConfigError: the items are not the planted films.
         """
-        n_films = self.all_logits.shape[1]
-        if int(self.item_index.max()) >= n_films:
-            raise ConfigError(f"{self.slug} knows the {n_films} planted films alone, and these are other data")
+        if split.items is not None and split.items != planted_log().items:
+            raise ConfigError(f"{self.slug} knows the planted films alone: use it on splits of the data set planted")
+        super().describe(split)
+
+    def scores(self, batch: Batch) -> Tensor:
+        """Return expected click probabilities, (B, n_items)."""
         eta = self.all_logits[:, self.item_index]  # (grid, n_items)
         observed = torch.zeros(len(batch), len(eta), dtype=eta.dtype, device=eta.device)
         observed.index_add_(0, batch.rows, eta.T[batch.items])
