@@ -30,7 +30,8 @@ class SIVAE(LikelihoodModel):
         layers: M, the number of stochastic layers. The paper does not say how many.
         noise_dim: size of eps_t, in every layer.
         noise: "gaussian", N(0, I), or "bernoulli", fair coins as in the public code of semi-implicit inference.
-        n_mixing: K, the number of further draws in the surrogate's inner mean.
+        n_mixing: K, the number of further draws in the surrogate's inner mean; they lower the rate by at most
+            log(K + 1) nats, and are inert while z's own component alone covers z.
         beta, anneal, dropout, likelihood, lr: as in :class:`~vaecf_lib.models.MultVAE`.
     """
 
