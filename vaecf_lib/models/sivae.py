@@ -1,4 +1,4 @@
-"""SIVAE: a semi-implicit posterior for Mult-VAE, Zamani, Lee, Sarkhel and Zhou (ICTIR 2022)."""
+"""SIVAE: a semi-implicit posterior for Mult-VAE, Zamani, Li, Fei and Li (ICTIR 2022)."""
 
 from __future__ import annotations
 
