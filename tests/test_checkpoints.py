@@ -1,5 +1,6 @@
 """Checkpoints: whole or absent, without pickle, errors that name the file."""
 
+import json
 import random
 import subprocess
 import sys
@@ -33,6 +34,11 @@ def test_a_failed_write_keeps_the_old_file(tmp_path):
         write_atomically(tmp_path / "x.json", fails)
     assert (tmp_path / "x.json").read_text() == '{\n "old": 1\n}\n'
     assert [p.name for p in tmp_path.iterdir()] == ["x.json"]
+
+
+def test_a_name_that_the_locale_cannot_read_is_json(tmp_path):
+    write_json(tmp_path / "x.json", {"dataset": "\udcc3\udcbc", "title": "ü"})
+    assert json.loads((tmp_path / "x.json").read_text("utf-8")) == {"dataset": "\udcc3\udcbc", "title": "ü"}
 
 
 def test_a_full_disk_is_an_os_error(tmp_path, monkeypatch):
