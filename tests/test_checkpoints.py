@@ -1,14 +1,17 @@
 """Checkpoints: whole or absent, without pickle, errors that name the file."""
 
+import json
 import random
 import subprocess
 import sys
 
 import pytest
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import save_file
 
 import vaecf_lib as vc
+from vaecf_lib import checkpoints
 from vaecf_lib.checkpoints import load_tensors, save_tensors, write_atomically, write_json
 
 
@@ -31,6 +34,24 @@ def test_a_failed_write_keeps_the_old_file(tmp_path):
         write_atomically(tmp_path / "x.json", fails)
     assert (tmp_path / "x.json").read_text() == '{\n "old": 1\n}\n'
     assert [p.name for p in tmp_path.iterdir()] == ["x.json"]
+
+
+def test_a_name_that_the_locale_cannot_read_is_json(tmp_path):
+    write_json(tmp_path / "x.json", {"dataset": "\udcc3\udcbc", "title": "ü"})
+    assert json.loads((tmp_path / "x.json").read_text("utf-8")) == {"dataset": "\udcc3\udcbc", "title": "ü"}
+
+
+def test_a_full_disk_is_an_os_error(tmp_path, monkeypatch):
+    """safetensors has an error of its own for it."""
+
+    def full(*_, **__):
+        raise SafetensorError("I/O error: No space left on device")
+
+    save_tensors(tmp_path / "x", {"a": torch.ones(2)}, {})
+    monkeypatch.setattr(checkpoints, "save_file", full)
+    with pytest.raises(OSError, match=r"x: cannot be written \(I/O error: No space left"):
+        save_tensors(tmp_path / "x", {"a": torch.zeros(2)}, {})
+    assert load_tensors(tmp_path / "x")[0]["a"].tolist() == [1, 1]
 
 
 @pytest.mark.parametrize(

@@ -242,6 +242,21 @@ def test_errors_are_one_line_with_the_remedy(call, arguments, message):
     assert done.stderr.startswith("error: ") and message in done.stderr and done.stderr.count("\n") == 1
 
 
+@pytest.mark.parametrize("error", [MemoryError(), RuntimeError("CUDA out of memory.\nTried"), RuntimeError("a bug")])
+def test_too_little_memory_is_one_line(call, monkeypatch, error):
+    def fails(*_, **__):
+        raise error
+
+    monkeypatch.setattr(cli, "run_experiment", fails)
+    if "bug" in str(error):
+        with pytest.raises(RuntimeError, match="a bug"):
+            cli.fit("mult-vae", dataset="planted")
+        return
+    done = call("fit", "mult-vae", "--dataset", "planted", check=False)
+    assert done.returncode == 2 and done.stderr.startswith("error: not enough memory: lower the model's sizes")
+    assert done.stderr.count("\n") == 1
+
+
 def test_a_list_is_a_setting(call):
     arguments = ["fit", "ncf", "--dataset", "planted", "--protocol", "ratings", "--epochs", "1", "--device", "cpu"]
     result = json.loads(call(*arguments, "--set", "widths=[20,10]", "--set", "latent_dim=4", "--json").stdout)

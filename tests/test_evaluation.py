@@ -1,6 +1,7 @@
 """Ranking and rating metrics against a plain implementation and scikit-learn; ties, large k, empty users."""
 
 import math
+import warnings
 
 import numpy as np
 import pytest
@@ -192,6 +193,16 @@ def test_a_list_longer_than_the_catalogue_costs_nothing(kind):
     assert values[few] == values[many]
     beside = vc.evaluate(Fixed(scores), heldout, (f"{kind}@5", many))
     assert beside[f"{kind}@5"] == vc.evaluate(Fixed(scores), heldout, (f"{kind}@5",))[f"{kind}@5"]
+
+
+def test_one_user_gives_no_interval_and_no_warning():
+    scores, _, _, _, heldout = ratings_world()
+    one = HeldOut(*(Interactions(p.indptr[:2], p.indices[: p.indptr[1]], None, (1, p.n_items))
+                    for p in (heldout.history, heldout.targets)))  # fmt: skip
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        estimate = vc.evaluate(Fixed(scores[:1]), one, ("ndcg@5",))["ndcg@5"]
+    assert estimate.n_users == 1 and math.isnan(estimate.ci)
 
 
 def test_errors_name_the_remedy():

@@ -158,9 +158,10 @@ def test_stored_states(tmp_path):
     del loaded[(3, 1.0)]
     with pytest.raises(vc.ConfigError, match=r"no state at .*'power': 3.*make states"):
         explore(loaded, SLIDERS, draw, alt="x").html()
-    (tmp_path / "s.json").write_text("{}")
-    with pytest.raises(vc.DataError, match="no grid of states"):
-        load_states(tmp_path / "s.json")
+    for damaged in ("{}", "[" * 100_000):
+        (tmp_path / "s.json").write_text(damaged)
+        with pytest.raises(vc.DataError, match="no grid of states"):
+            load_states(tmp_path / "s.json")
 
 
 def test_mistakes_are_named():

@@ -150,6 +150,22 @@ def test_ids_and_titles_serve_as_names(train, log):
     assert vc.recommend(model, names) == vc.recommend(model, codes)
 
 
+@pytest.mark.parametrize("entry", [3.7, float("nan"), None, (3, "five"), (3, 4.0, 1), object()])
+def test_what_is_no_item_is_refused(train, entry):
+    with pytest.raises(vc.DataError, match="must be an item's code, id or title, or a pair of that and a rating"):
+        vc.recommend(train("mult-vae", {})[0], [entry])
+
+
+def test_a_text_is_no_history_and_titles_must_fit(train, log):
+    """ "12" is not items 1 and 2, and titles by column are not titles by code."""
+    model, _ = train("mult-vae", {})
+    with pytest.raises(vc.ConfigError, match="history='12': must be a list of items"):
+        vc.recommend(model, "12")
+    with pytest.raises(vc.ConfigError, match="499 titles do not fit the model's items"):
+        vc.recommend(model, [3], titles=log.titles[:-1])
+    assert vc.recommend(model, [3.0], k=3) == vc.recommend(model, [3], k=3)
+
+
 def test_a_title_of_several_items_is_refused():
     items = vc.data.Items((10, 20, 30), ("Hamlet", "Lear", "Hamlet"))
     assert items.code("Lear") == 1 and items.code("20") == 1 and items.code("Macbeth") is None

@@ -7,12 +7,15 @@ import signal
 import subprocess
 import sys
 import time
+import warnings
 from dataclasses import replace
 
+import numpy as np
 import pytest
 import torch
 
 import vaecf_lib as vc
+from vaecf_lib import training
 from vaecf_lib.checkpoints import load_tensors
 from vaecf_lib.models import Model, Phase
 from vaecf_lib.systems import build
@@ -211,6 +214,59 @@ def test_the_best_weights_of_another_run_are_not_taken(split, tmp_path):
     shutil.copy(tmp_path / "1" / "best.safetensors", tmp_path / "0" / "best.safetensors")
     with pytest.raises(vc.DataError, match=r"best.safetensors is of another run than checkpoint.safetensors"):
         vc.fit(small(split.n_items), split, epochs=2, device="cpu", out=tmp_path / "0", progress=False)
+
+
+def test_the_best_weights_of_another_run_are_not_written_over(split, tmp_path):
+    """A folder of which only the best weights were kept."""
+    vc.fit(small(split.n_items), split, epochs=1, device="cpu", out=tmp_path, progress=False)
+    (tmp_path / "checkpoint.safetensors").unlink()
+    before = content(tmp_path)
+    with pytest.raises(vc.ConfigError, match=r"holds best\.safetensors of another run, without its checkpoint"):
+        vc.fit(small(split.n_items), split, epochs=1, seed=1, device="cpu", out=tmp_path, progress=False)
+    assert content(tmp_path) == before
+    vc.fit(small(split.n_items), split, epochs=1, device="cpu", out=tmp_path, progress=False)
+
+
+def test_a_model_is_no_checkpoint(split, tmp_path):
+    vc.fit(small(split.n_items), split, epochs=1, device="cpu", out=tmp_path, progress=False)
+    shutil.copy(tmp_path / "best.safetensors", tmp_path / "checkpoint.safetensors")
+    with pytest.raises(vc.DataError, match=r"checkpoint.safetensors: a model, not the checkpoint of a training"):
+        vc.fit(small(split.n_items), split, epochs=1, device="cpu", out=tmp_path, progress=False)
+
+
+def test_other_validation_data_are_other_data(planted, tmp_path):
+    """Shares of 80/10/10 and 80/15/5 train on the same ratings, and choose the best epoch by others."""
+    log = planted.select(planted.user < 300)
+    for options in ({}, {"valid": 0.15, "test": 0.05}, {"valid": 0, "test": 0.2}):
+        split = vc.split_ratings(log, **options)
+        model = vc.baselines.DAECF(split.n_items, latent_dim=8)
+        if not options:
+            vc.fit(model, split, epochs=1, device="cpu", out=tmp_path, progress=False)
+            continue
+        with pytest.raises(vc.ConfigError, match="on other data, or on another split"):
+            vc.fit(model, split, epochs=1, device="cpu", out=tmp_path, progress=False)
+
+
+def test_a_warm_start_does_not_take_a_cold_run_for_its_own(split, tmp_path):
+    model = small(split.n_items)
+    vc.fit(model, split, epochs=1, device="cpu", out=tmp_path, progress=False)
+    with pytest.raises(vc.ConfigError, match="warm_start: False there, True now"):
+        vc.fit(model, split, epochs=1, device="cpu", out=tmp_path, progress=False, warm_start=True)
+
+
+def test_numbers_of_numpy_are_numbers(split, tmp_path):
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        model = vc.models.MultVAE(split.n_items, np.int64(4), hidden=np.int32(8), dropout=np.float32(0.5))
+        for _ in range(2):
+            vc.fit(model, split, epochs=np.int64(1), seed=np.int64(3), device="cpu", out=tmp_path, progress=False)
+    assert vc.load_model(tmp_path).config["latent_dim"] == 4
+
+
+@pytest.mark.parametrize("device", ["meta", "hpu", "xla", None, 1.5])
+def test_a_device_that_cannot_be_used_is_refused_in_one_line(device):
+    with pytest.raises(vc.ConfigError, match=r"cannot be used here .*Use 'auto' or 'cpu'$"):
+        training.pick_device(device)
 
 
 def test_weights_spoilt_by_the_last_update_are_never_kept(split, tmp_path):

@@ -16,6 +16,7 @@ from torch import Tensor
 from .data import Items
 from .errors import DataError
 from .models.base import Model
+from .options import plain
 from .systems import build
 
 
@@ -38,7 +39,8 @@ def write_atomically(path: str | Path, write) -> None:
 def write_json(path: str | Path, value: Any) -> None:
     """Write ``value`` as JSON, atomically."""
     text = json.dumps(value, indent=1, ensure_ascii=False) + "\n"
-    write_atomically(path, lambda p: p.write_text(text, encoding="utf-8"))
+    # A file's name that the locale cannot read holds half characters, which JSON knows as escapes.
+    write_atomically(path, lambda p: p.write_text(text, encoding="utf-8", errors="backslashreplace"))
 
 
 def _checksum(tensors: dict[str, Tensor], note: str) -> str:
@@ -54,9 +56,16 @@ def _checksum(tensors: dict[str, Tensor], note: str) -> str:
 def save_tensors(path: str | Path, tensors: dict[str, Tensor], note: dict[str, Any]) -> None:
     """Write named tensors and a JSON note to one file, atomically, with a checksum of both."""
     tensors = {name: tensor.detach().contiguous().cpu() for name, tensor in tensors.items()}
-    text = json.dumps(note)
+    text = json.dumps(note, default=plain)
     metadata = {"vaecf": text, "sha256": _checksum(tensors, text)}
-    write_atomically(path, lambda p: save_file(tensors, p, metadata=metadata))
+
+    def write(temporary: Path) -> None:
+        try:
+            save_file(tensors, temporary, metadata=metadata)
+        except SafetensorError as error:  # of a full disk, too
+            raise OSError(f"{path}: cannot be written ({error})") from error
+
+    write_atomically(path, write)
 
 
 def load_tensors(path: str | Path) -> tuple[dict[str, Tensor], dict[str, Any]]:

@@ -211,6 +211,12 @@ def main() -> None:
         where = f"{error.filename}: " if error.filename else ""
         print(f"error: {where}{error.strerror or error}. Nothing of a kept run was lost", file=sys.stderr)
         sys.exit(2)
+    except (MemoryError, RuntimeError) as error:  # torch's own kinds are RuntimeErrors
+        if isinstance(error, RuntimeError) and "memory" not in str(error):
+            raise
+        reason = (str(error).splitlines() or ["of memory"])[0]
+        print(f"error: not enough memory: lower the model's sizes or --batch-size ({reason})", file=sys.stderr)
+        sys.exit(2)
 
 
 if __name__ == "__main__":

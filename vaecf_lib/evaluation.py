@@ -232,7 +232,7 @@ def evaluate(
             raise ConfigError("no user has anything to be found: hold out more users or ratings")
         value = value[counted]
         if parse_metric(metric).ranks:
-            mean, half = value.mean().item(), 1.96 * value.std().item() / math.sqrt(n)
+            mean, half = value.mean().item(), 1.96 * value.std(correction=min(n - 1, 1)).item() / math.sqrt(n)
         else:
             ratings = heldout.targets.counts.cpu()[counted].double()
             mean = (value.sum() / ratings.sum()).item()

@@ -20,6 +20,11 @@ from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 from .errors import ConfigError
 
 
+def plain(number: Real) -> int | float:
+    """Return one of numpy's numbers as Python's own, which JSON knows."""
+    return int(number) if isinstance(number, Integral) else float(number)
+
+
 @dataclass(frozen=True)
 class Range:
     """The numbers from ``low`` to ``high``; a round bracket leaves that end out."""
@@ -30,6 +35,7 @@ class Range:
 
     def holds(self, value: Real) -> bool:
         """Tell whether ``value`` is in the range; nan and infinite numbers are in none."""
+        value = plain(value)
         above = value > self.low if self.brackets[0] == "(" else value >= self.low
         below = value < self.high if self.brackets[1] == ")" else value <= self.high
         return above and below and abs(value) <= sys.float_info.max

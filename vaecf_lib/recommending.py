@@ -42,8 +42,10 @@ def recommend(
         titles: by item code, as ``log.titles``; default those that the model was trained with.
 
     Raises:
-        ConfigError: the model knows only the users it was trained on, or ``k`` is not a positive whole number.
-        DataError: an item code or a title is unknown; ratings are missing, or given to a model that reads none.
+        ConfigError: the model knows only the users it was trained on, ``k`` is not a positive whole number, ``history``
+            is one text, or ``titles`` are too many or too few.
+        DataError: an item code or a title is unknown, or an entry is neither; ratings are missing, or given to a model
+            that reads none.
     """
     if model.needs == "user":
         raise ConfigError(
@@ -55,6 +57,10 @@ def recommend(
     items = model.item_names or Items(())
     if titles is not None:
         items = Items(items.ids, tuple(titles))
+        if len(titles) != (len(items) or len(titles)) or len(titles) <= int(model.item_index.max()):
+            raise ConfigError(f"{len(titles)} titles do not fit the model's items: give one a code, as log.titles")
+    if isinstance(history, str):
+        raise ConfigError(f"history={history!r}: must be a list of items, not one text")
     ratings = _by_code(model, history, items)
     item_index = model.item_index.tolist()
     columns = {code: column for column, code in enumerate(item_index)}
@@ -80,7 +86,14 @@ def _by_code(model: Model, history: Iterable[Entry], items: Items) -> dict[int, 
     ratings: dict[int, float | None] = {}
     for entry in history:
         item, rating = entry if isinstance(entry, tuple | list) and len(entry) == 2 else (entry, None)
-        code = items.code(item) if isinstance(item, str) else int(item)
+        try:
+            code = items.code(item) if isinstance(item, str) else int(item)
+            sound = isinstance(item, str) or code == item
+            rating = None if rating is None else float(rating)
+        except (TypeError, ValueError, OverflowError):
+            sound = False
+        if not sound:
+            raise DataError(f"{entry!r}: must be an item's code, id or title, or a pair of that and a rating")
         if code is None:
             raise DataError(f"no item is called {item!r}: give its id or title as in the data, or its code")
         if not 0 <= code < n_codes:
@@ -91,7 +104,7 @@ def _by_code(model: Model, history: Iterable[Entry], items: Items) -> dict[int, 
             raise DataError(f"this {model.slug} was trained on clicks and reads no ratings: give only the liked items")
         if rating is not None and not math.isfinite(rating):
             raise DataError(f"item {item!r}: the rating {rating} is not a number")
-        ratings[code] = None if rating is None else float(rating)
+        ratings[code] = rating
     low, high = model.rating_range.tolist()
     outside = [r for r in ratings.values() if r is not None and not low <= r <= high]
     if outside:

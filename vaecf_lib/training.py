@@ -23,7 +23,7 @@ from .environment import in_kernel
 from .errors import ConfigError, DataError, TrainingError
 from .evaluation import check_metrics, evaluate, parse_metric
 from .models.base import Model, Phase
-from .options import checked
+from .options import checked, plain
 
 
 @dataclass
@@ -64,9 +64,10 @@ def pick_device(device: str | torch.device = "auto") -> torch.device:
         return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
     try:
         device = torch.device(device)
-        torch.empty(0, device=device)
-    except (RuntimeError, AssertionError) as error:
-        raise ConfigError(f"device={device!s} cannot be used here ({error}). Use 'auto' or 'cpu'") from error
+        torch.zeros(1, device=device).item()  # "meta" gives tensors without content
+    except (RuntimeError, AssertionError, ImportError, TypeError) as error:
+        reason = next(iter(str(error).splitlines()), type(error).__name__)
+        raise ConfigError(f"device={device!s} cannot be used here ({reason}). Use 'auto' or 'cpu'") from error
     return device
 
 
@@ -309,7 +310,9 @@ def fit(
         "precision": precision,
         "validate_every": validate_every,
         "schedule": schedule,
+        "warm_start": warm_start,
         "train_sha256": split.train.sha256,
+        "valid_sha256": split.valid and [split.valid.history.sha256, split.valid.targets.sha256],
         "items_sha256": None if split.items is None else split.items.sha256,
     }
     with _locked(out), torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
@@ -400,7 +403,7 @@ def _locked(out: Path | None) -> Iterator[None]:
 
 def _key(settings: dict) -> str:
     """Return what tells the files of one run from those of another."""
-    return hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()
+    return hashlib.sha256(json.dumps(settings, sort_keys=True, default=plain).encode()).hexdigest()
 
 
 def _load_best(out: Path, settings: dict) -> dict[str, Tensor]:
@@ -421,11 +424,15 @@ def _resume(trainer: _Trainer, run: Run, out: Path, settings: dict) -> None:
     """Take over the checkpoint in ``out``, if there is one of the same settings."""
     path = out / CHECKPOINT
     if not path.exists():
+        if (out / BEST).exists() and load_tensors(out / BEST)[1].get("run") != _key(settings):
+            raise ConfigError(f"{out} holds {BEST} of another run, without its {CHECKPOINT}: give another folder")
         return
     tensors, note = load_tensors(path)
+    if "settings" not in note:
+        raise DataError(f"{path}: a model, not the checkpoint of a training: put that back, or give another folder")
     if note["settings"] != settings:
         old, new = note["settings"], settings
-        if any(old.get(key) != new[key] for key in ("train_sha256", "items_sha256")):
+        if any(old.get(key) != new[key] for key in ("train_sha256", "valid_sha256", "items_sha256")):
             raise ConfigError(f"{out} holds a run on other data, or on another split of them: give another folder")
         changed = [f"{key}: {old.get(key)!r} there, {new[key]!r} now" for key in new if old.get(key) != new[key]]
         raise ConfigError(

@@ -336,6 +336,7 @@ def test_odd_files_are_read_as_written_or_refused_in_one_line(tmp_path, kind):
 
 HISTORIES = [
     ("h.txt", "\ufeff7\n\n Toy Story \n", [("7", None), ("Toy Story", None)]),
+    ("h.txt", "a\u2028b\r\nc\x85d\re\n", [("a\u2028b", None), ("c\x85d", None), ("e", None)]),
     ("h.CSV", "Item_ID,Rating,when\n007,4.5,x\nNA,2,y\n", [("007", 4.5), ("NA", 2.0)]),
     ("h.tsv", "user\titem\nann\tx\nann\ty\n", [("x", None), ("y", None)]),
 ]
@@ -343,7 +344,7 @@ HISTORIES = [
 
 @pytest.mark.parametrize(("name", "text", "expected"), HISTORIES)
 def test_histories_are_read_as_written(tmp_path, name, text, expected):
-    (tmp_path / name).write_text(text, encoding="utf-8")
+    (tmp_path / name).write_bytes(text.encode())
     assert vc.data.read_history(tmp_path / name) == expected
 
 

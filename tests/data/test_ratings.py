@@ -1,5 +1,7 @@
 """Tables made into rating logs."""
 
+import uuid
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -28,6 +30,8 @@ BROKEN = [
     ({"user": [], "item": []}, "no ratings found"),
     ({"user": [1, "1"], "item": [1, 2]}, r"the ids of user are not all numbers or all text .*astype\(str\)"),
     ({"user": [[1], [2]], "item": [1, 2]}, "the ids of user are not all numbers or all text"),
+    ({"user": [1, 2], "item": [uuid.UUID(int=5), uuid.UUID(int=6)]}, r"item UUID\(.*neither a number nor text"),
+    ({"user": [(1, 2), (1, 3)], "item": [1, 2]}, r"user \(1, 2\) is neither a number nor text.*astype\(str\)"),
     ({"user": [1, None], "item": [1, 2]}, "row 2: user is missing"),
     ({"user": [1, 1], "item": [2, 2]}, "line 2: user 1 and item 2 stand there a second time"),
     ({"user": [1, 2], "item": [1, 2], "rating": [1, "x"]}, "rating must be a finite number"),

@@ -144,3 +144,13 @@ def test_bad_arguments_are_named(logits):
         maths.log_elementary_symmetric(logits, -1)
     with pytest.raises(ValueError, match="choose method 'exact' or 'saddlepoint'"):
         maths.log_elementary_symmetric(logits, 2, "magic")
+
+
+@pytest.mark.parametrize("method", ["exact", "saddlepoint"])
+@pytest.mark.parametrize("shift", [0.0, 1e6])
+def test_inclusion_sums_to_k_where_large_logits_tie(method, shift):
+    """In single precision numbers of a million lie 0.06 apart: too coarse for what calibrates them."""
+    eta = 1e6 * torch.randint(0, 3, (20, 50), generator=torch.Generator().manual_seed(1)).float() + shift
+    for k in (1, 2, 13, 48, 49):
+        p = maths.inclusion_probabilities(eta, k, method)
+        assert p.min() >= 0 and p.max() <= 1 and torch.allclose(p.sum(-1), torch.tensor(float(k)), rtol=1e-3)

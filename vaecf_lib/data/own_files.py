@@ -344,7 +344,7 @@ def read_history(path: str | Path) -> list[tuple[str, float | None]]:
     separator = _SEPARATORS.get(path.suffix.lower())
     try:
         if separator is None:
-            lines = path.read_text(encoding="utf-8-sig").splitlines()
+            lines = path.read_text(encoding="utf-8-sig").split("\n")
             history = [(line.strip(), None) for line in lines if line.strip()]
         else:
             history = _read_history_table(path, separator)

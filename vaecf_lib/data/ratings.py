@@ -26,6 +26,9 @@ def _number_ids(name: str, column: str, ids: np.ndarray) -> tuple[np.ndarray, np
         ) from error
     if (codes < 0).any():
         raise DataError(f"{name}, row {int(np.argmax(codes < 0)) + 1}: {column} is missing. Remove that row")
+    odd = [value for value in distinct.tolist() if not isinstance(value, int | float | str)]
+    if odd:
+        raise DataError(f"{name}: {column} {odd[0]!r} is neither a number nor text. Make the ids text: astype(str)")
     place = np.empty_like(order)
     place[order] = np.arange(len(order))
     return distinct[order], place[codes]

@@ -186,7 +186,7 @@ def load_states(path: str | Path) -> tuple[dict[tuple, Any], dict[str, Any]]:
     try:
         grid = json.loads(Path(path).read_text(encoding="utf-8"))
         return {tuple(values): state for values, state in grid["states"]}, grid["provenance"]
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
         raise DataError(f"{path}: no grid of states ({error}). Make it with `make states`") from error
 
 

@@ -180,14 +180,17 @@ def log_elementary_symmetric(logits: Tensor, k: Tensor | int, method: str = "sad
 
 def inclusion_probabilities(logits: Tensor, k: Tensor | int, method: str = "saddlepoint") -> Tensor:
     """Return P(x_i = 1) of every item under n-Choose-k: (..., n_items), summing to k. See the arguments above."""
+    k = _counts(logits, k)
+    # The same for all logits moved alike: around zero, where the k-th largest lies, ties of large ones stay exact.
+    largest = logits.detach().sort(-1, descending=True).values.gather(-1, (k - 1).clamp_min(0).long()[..., None])
     with torch.enable_grad():
-        leaf = logits.detach().requires_grad_()
+        leaf = (logits.detach() - largest).requires_grad_()
         log_e = log_elementary_symmetric(leaf, k, method).sum() + 0 * leaf.sum()  # k = 0 does not reach the leaf
         (gradient,) = torch.autograd.grad(log_e, leaf)
     # Logits far apart: the saddlepoint's corrections may leave [0, 1]. Cut off what does, and share out the rest.
     astray = ((gradient < 0) | (gradient > 1)).any(-1)
     if bool(astray.any()):
-        p, k = gradient[astray].clamp_(0, 1), _counts(logits, k)[astray, None].to(gradient.dtype)
+        p, k = gradient[astray].clamp_(0, 1), k[astray, None].to(gradient.dtype)
         total, room = p.sum(-1, keepdim=True), (1 - p).sum(-1, keepdim=True).clamp_min(1e-30)
         gradient[astray] = torch.where(total > k, p * (k / total), p + (k - total).clamp_min(0) * (1 - p) / room)
     return gradient
