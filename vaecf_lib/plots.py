@@ -105,7 +105,8 @@ def learning_curves(runs: dict[str, object], metric: str, ceiling: float | None 
         axes.plot(range(1, len(curve) + 1), curve, color=colour)
         axes.plot(run.best_epoch, curve[run.best_epoch - 1], "o", color=colour)
     if ceiling is not None:
-        axes.axhline(ceiling, color=COLOURS["grey"], linestyle="--")
+        last = max(len(run.history) for run in runs.values())  # the names stand to the right of it
+        axes.plot([1, last], [ceiling] * 2, color=COLOURS["grey"], linestyle="--")
         axes.annotate("best attainable", (1, ceiling), xytext=(0, 4), textcoords="offset points", color="#555")
     axes.set(xlabel="epoch", ylabel=f"validation {metric}", title=title)
     axes.margins(x=0.14)
