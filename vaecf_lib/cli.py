@@ -18,7 +18,7 @@ from .experiment import assign_settings, run_experiment
 from .recommending import recommend as recommend_items
 from .systems import SYSTEMS, build, options_of
 
-app = typer.Typer(add_completion=False, no_args_is_help=True, help=__doc__, pretty_exceptions_enable=False)
+app = typer.Typer(add_completion=False, help=__doc__, pretty_exceptions_enable=False)
 
 
 @app.command()
@@ -103,7 +103,7 @@ def fit(
         seed=seed,
         device=device,
         batch_size=batch_size,
-        metrics=tuple(metrics.split(",")) if metrics else None,
+        metrics=None if metrics is None else tuple(metrics.split(",")),
         settings=given,
         out=out,
     )
@@ -198,25 +198,39 @@ def bench(
     typer.echo(json.dumps(benchmark.run(users, items, pairs, threads, against or [], growth), indent=1))
 
 
+def _line(error: Exception) -> str | None:
+    """Return in one line what went wrong, if it is the user's or the machine's doing; None for a fault of ours."""
+    if isinstance(error, VaecfError):
+        return str(error)
+    if isinstance(error, OSError):  # a full disk, a folder that may not be written, a name too long
+        where = f"{error.filename}: " if error.filename else ""
+        return f"{where}{error.strerror or error}. Nothing of a kept run was lost"
+    if isinstance(error, MemoryError) or (isinstance(error, RuntimeError) and "memory" in str(error)):
+        reason = (str(error).splitlines() or ["of memory"])[0]  # torch's own kinds are RuntimeErrors
+        return f"not enough memory: lower the model's sizes or --batch-size ({reason})"
+    if hasattr(error, "format_message"):  # typer's, of an option that is unknown or no number
+        return " ".join(error.format_message().split())
+    return None
+
+
 def main() -> None:
     """Run the command line; expected errors end in one line and exit code 2."""
     warnings.simplefilter("always", UserWarning)  # each in one line, whatever the interpreter's filters
     warnings.showwarning = lambda message, *_: print(f"warning: {message}", file=sys.stderr)
+    if len(sys.argv) == 1:
+        sys.argv.append("--help")
     try:
-        app(standalone_mode=True)
-    except VaecfError as error:
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(2)
-    except OSError as error:  # a full disk, a folder that may not be written, a name too long
-        where = f"{error.filename}: " if error.filename else ""
-        print(f"error: {where}{error.strerror or error}. Nothing of a kept run was lost", file=sys.stderr)
-        sys.exit(2)
-    except (MemoryError, RuntimeError) as error:  # torch's own kinds are RuntimeErrors
-        if isinstance(error, RuntimeError) and "memory" not in str(error):
+        code = app(standalone_mode=False)
+    except typer.Abort:  # Ctrl-C
+        print("stopped: with --out the same command goes on from the last checkpoint", file=sys.stderr)
+        sys.exit(130)
+    except Exception as error:
+        line = _line(error)
+        if line is None:
             raise
-        reason = (str(error).splitlines() or ["of memory"])[0]
-        print(f"error: not enough memory: lower the model's sizes or --batch-size ({reason})", file=sys.stderr)
+        print(f"error: {line}", file=sys.stderr)
         sys.exit(2)
+    sys.exit(code)
 
 
 if __name__ == "__main__":

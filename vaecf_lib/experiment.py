@@ -38,7 +38,8 @@ def assign_settings(settings: dict[str, Any], slug: str, protocol: str) -> tuple
     of_split = declared(PROTOCOLS[protocol], f"split_{protocol}")
     of_split["split_seed"] = of_split.pop("seed")
     of_fit = {name: option for name, option in declared(fit, "fit").items() if name in FIT_OPTIONS}
-    takers = {f"split_{protocol}": of_split, slug: options_of(SYSTEMS[slug]), "fit": of_fit}
+    of_model = {name: option for name, option in options_of(SYSTEMS[slug]).items() if name != "n_users"}  # the data's
+    takers = {f"split_{protocol}": of_split, slug: of_model, "fit": of_fit}
     dealt: dict[str, dict[str, Any]] = {taker: {} for taker in takers}
     for key, value in settings.items():
         taker = next((taker for taker, options in takers.items() if key in options), None)

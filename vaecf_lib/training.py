@@ -294,7 +294,8 @@ def fit(
         raise ConfigError(
             f"the model has {model.n_items} items, the split {split.n_items}: build it with n_items=split.n_items"
         )
-    metric = metric or ("rmse" if model.rates else "ndcg@100")
+    if metric is None:
+        metric = "rmse" if model.rates else "ndcg@100"
     lower_is_better = not parse_metric(metric).ranks
     if split.valid is not None:
         check_metrics(model, split.valid, (metric,))
@@ -396,6 +397,9 @@ def _locked(out: Path | None) -> Iterator[None]:
     except Timeout as error:
         raise ConfigError(f"{out} is being written by another process: wait for it, or give another folder") from error
     try:
+        for name in (BEST, CHECKPOINT):  # what a process killed while it wrote has left
+            for stale in out.glob(f".{name}.*.tmp"):
+                stale.unlink()
         yield
     finally:
         lock.release()
