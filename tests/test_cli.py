@@ -281,3 +281,10 @@ def test_the_oracle_refuses_other_data(call, tmp_path):
     done = call("fit", "planted-oracle", "--interactions", tmp_path / "mine.csv", check=False)
     assert done.returncode == 2 and done.stderr.count("\n") == 1
     assert "error: planted-oracle knows the planted films alone" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("text", "value"), [("null", None), ("None", None), ("True", True), ("true", True), ("none", "none")]
+)
+def test_values_are_read_in_either_spelling(text, value):
+    assert cli._settings([f"key={text}"]) == {"key": value}

@@ -45,7 +45,9 @@ def models(
 
 
 def _parse_value(text: str) -> Any:
-    """Read a number, true, false or null; anything else is a word."""
+    """Read a number, true, false or null, in Python's spelling too; anything else is a word."""
+    if text in ("None", "True", "False"):
+        return {"None": None, "True": True, "False": False}[text]
     try:
         return json.loads(text)
     except (ValueError, RecursionError):  # ValueError: of a whole number of thousands of digits, too

@@ -288,6 +288,18 @@ STUDIES: dict[str, dict[str, Any]] = {
             "vae-bmf, KL per block": ("vae-bmf", _BMF | {"kl": "per_block", "epochs": 15}),
         },
     },
+    # Is it the offsets that make VAE-BMF do without ratings as input? On a small set, so that it can be trained long.
+    "bmf-offsets": {
+        "protocol": "ratings/70",
+        "batch_size": 100,
+        "epochs": 200,
+        "settings": {"ml-100k": _SHARES_70},
+        "rows": {
+            "means": ("means", {"epochs": 0}),
+            "vae-bmf, no offsets": ("vae-bmf", {"offset": "none"}),
+            "vae-bmf, no offsets, no data input": ("vae-bmf", {"offset": "none", "data_input": False}),
+        },
+    },
     # Fig. 3: a share of all ratings trains, and the rest is halved.
     "bmf-sparsity": {
         "protocol": "ratings/sparse",
