@@ -203,7 +203,10 @@ ERRORS = [
     (["nonsense"], "No such command 'nonsense'"),
     (["fit", "popularity", "--dataset", "planted", "--metrics", ""], "unknown metric ''"),
     (["fit", "popularity", "--dataset", "planted", "--set", "metric="], "unknown metric ''"),
-    (["fit", "ncf", "--dataset", "planted", "--protocol", "ratings", "--set", "n_users=5"], "no option 'n_users' of ncf"),
+    (
+        ["fit", "ncf", "--dataset", "planted", "--protocol", "ratings", "--set", "n_users=5"],
+        "no option 'n_users' of ncf",
+    ),
     (["fit", "mult-vae", "--interactions", "missing.csv"], "missing.csv: no such file"),
     (["fit", "popularity", "--dataset", "planted", "--metrics", "accuracy"], "unknown metric 'accuracy'"),
     (["fit", "popularity", "--dataset", "planted", "--device", "warp"], "device=warp cannot be used here"),
