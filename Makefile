@@ -1,4 +1,4 @@
-# make book · make test · make serve · make sync · make states · make colab · make lint   (README.md explains)
+# make book · make test · make test-fast · make serve · make sync · make states · make colab · make lint   (README.md explains)
 PYTHON ?= python3
 DATASET ?= planted
 BIN := .venv/bin
@@ -6,7 +6,7 @@ SITE := _build/$(DATASET)/_build/html/index.html
 # Chapters are single-threaded, so that their numbers repeat; two are executed side by side.
 export OMP_NUM_THREADS ?= 1
 
-.PHONY: book test serve sync check states colab lint install browser clean
+.PHONY: book test test-fast serve sync check states colab lint install browser clean
 
 install: .venv/installed
 .venv/installed: requirements.lock pyproject.toml
@@ -40,6 +40,9 @@ browser: install
 
 test: install browser  ## the library's tests, then the book's: notebooks, links, build, browser
 	$(BIN)/python -m pytest $(ARGS)
+
+test-fast: install  ## the library's tests without the slow ones: a minute
+	$(BIN)/python -m pytest -m "not slow and not book" $(ARGS)
 
 lint: install
 	$(BIN)/python -m ruff check .

@@ -6,6 +6,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
 import torch
 
 import vaecf_lib as vc
@@ -50,6 +51,7 @@ def test_both_losses_fall():
         assert len(losses) == 30 and losses[-1] < losses[0]
 
 
+@pytest.mark.slow
 def test_report(tmp_path):
     command = ["bench", "--users", "1000", "--items", "200", "--pairs", "1", "--against", "dense", "--growth"]
     done = subprocess.run([sys.executable, "-m", "vaecf_lib", *command], capture_output=True, text=True, cwd=ROOT)

@@ -39,6 +39,7 @@ def call(capsys, monkeypatch):
     return vaecf
 
 
+@pytest.mark.slow
 def test_as_a_program():
     """Both entry points, as processes: exit codes, one-line errors, clean output."""
     script = Path(sys.executable).with_name("vaecf")
@@ -236,7 +237,11 @@ ERRORS = [
     (["recommend", "nowhere", "--history", "x"], "not a readable checkpoint"),
     (["ledger", "--results", "nowhere"], "no nowhere/reported.json"),
     (["reproduce", "recvae", "99"], "no table '99' of 'recvae'. Known: hyvae II"),
-    (["bench", "--against", "nobody", "--pairs", "1", "--users", "600", "--items", "50"], "no peer 'nobody'"),
+    pytest.param(
+        ["bench", "--against", "nobody", "--pairs", "1", "--users", "600", "--items", "50"],
+        "no peer 'nobody'",
+        marks=pytest.mark.slow,
+    ),
     (["bench", "--users", "0"], "bench: users=0: must be a whole number of at least 500"),
     (["bench", "--users", "600", "--growth"], "bench: users=600: must be a whole number of at least 1000"),
     (["bench", "--items", "5"], "bench: items=5: must be a whole number of at least 20"),

@@ -67,6 +67,7 @@ def test_readme_shows_the_measured_rating_errors():
     assert f"Trained on 90 %, I-AutoRec has {anchor['value'].mean():.3f}" in readme
 
 
+@pytest.mark.slow
 def test_a_measured_number_repeats():
     """The command of a committed result gives that result."""
     run = json.loads((RESULTS / "measured" / "planted.strong.mult-dae.seed0.json").read_text())

@@ -173,6 +173,7 @@ def test_a_title_of_several_items_is_refused():
         items.code("Hamlet")
 
 
+@pytest.mark.slow
 def test_a_run_trained_in_python_is_served_by_the_command_line(log, tmp_path):
     """fit(out=...) keeps the ids in the checkpoint: `vaecf recommend` needs nothing else."""
     split = vc.split_strong(log)

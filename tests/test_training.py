@@ -130,6 +130,7 @@ print("done", flush=True)
 """
 
 
+@pytest.mark.slow
 def test_killed_again_and_again_it_ends_with_the_weights_of_an_unbroken_run(split, tmp_path):
     unbroken = vc.models.MultDAE(split.n_items, latent_dim=50)
     vc.fit(unbroken, split, epochs=30, device="cpu", progress=False)
@@ -192,6 +193,7 @@ def test_a_refused_call_changes_no_file_of_a_run(planted, split, tmp_path, slug)
     assert vc.load_model(tmp_path).item_names == planted.items
 
 
+@pytest.mark.slow
 def test_a_run_that_another_process_writes_is_left_alone(split, tmp_path):
     script = SCRIPT.replace("epochs=30", "epochs=3000")
     process = subprocess.Popen([sys.executable, "-c", script, str(tmp_path)], stdout=subprocess.PIPE, text=True)

@@ -43,6 +43,7 @@ def test_counts_meet_the_expected_activity(planted):
         assert abs((good.user == code).sum() - expected) < 4 * np.sqrt(expected)
 
 
+@pytest.mark.slow
 def test_oracle_beats_everything_it_should(planted_split):
     scores = {}
     for cls in (vc.baselines.PlantedOracle, vc.baselines.Popularity, vc.baselines.Random):

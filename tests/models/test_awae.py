@@ -33,6 +33,7 @@ def test_loss_equals_plain_numpy():
     assert loss.item() == pytest.approx(distortion + 7 * mmd + 0.3 * np.abs(z).sum(1).mean(), rel=1e-5)
 
 
+@pytest.mark.slow
 def test_the_discrepancy_draws_the_codes_to_the_prior(planted_split):
     spread = {}
     for mmd in (0.0, 1000.0):
@@ -42,6 +43,7 @@ def test_the_discrepancy_draws_the_codes_to_the_prior(planted_split):
     assert spread[1000.0] < 0.3 * spread[0.0]
 
 
+@pytest.mark.slow
 def test_l1_makes_small_codes(planted_split):
     norm = {}
     for l1 in (0.0, 1.0):

@@ -26,6 +26,7 @@ LEARNS = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("slug", LEARNS)
 def test_learns_the_planted_world(planted_split, slug):
     epochs, options, enough = LEARNS[slug]
@@ -39,6 +40,7 @@ def test_learns_the_planted_world(planted_split, slug):
     assert np.isfinite(run.curve("loss")).all()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("slug", LEARNS)
 def test_save_load_and_resume(planted_split, slug, tmp_path, monkeypatch):
     def new():

@@ -133,6 +133,7 @@ MODELS = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", MODELS)
 def test_learns_the_planted_world(planted_split, name):
     """Most of the way from the popular list (0.27) to the best attainable (0.45)."""

@@ -47,6 +47,7 @@ def global_mean_error(split):
     return (split.test.targets.values - mean).square().mean().sqrt().item()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("slug", LEARNS)
 def test_learns_the_planted_ratings(ratings, slug):
     options, epochs, enough = LEARNS[slug]
@@ -57,6 +58,7 @@ def test_learns_the_planted_ratings(ratings, slug):
     assert error < min(enough, global_mean_error(ratings))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("slug", [s for s in LEARNS if s != "means"])
 def test_save_load_and_resume(ratings, slug, tmp_path):
     options, *_ = LEARNS[slug]
@@ -383,6 +385,7 @@ def test_bmf_fed_back_embeddings_are_constants_and_renewed_after_an_iteration():
     assert not torch.equal(model.v_sample, before)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "options",
     [

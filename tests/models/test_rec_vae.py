@@ -176,6 +176,7 @@ def test_alpha_keeps_the_papers_weights():
         assert np.isclose(sum(vc.models.RecVAE(40, alpha=alpha, **SMALL).weights), 1)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("likelihood", ["multinomial", "n_choose_k"])
 def test_learns_the_planted_world(planted_split, likelihood):
     model = vc.models.RecVAE(planted_split.n_items, latent_dim=32, hidden=100, likelihood=likelihood)
@@ -183,6 +184,7 @@ def test_learns_the_planted_world(planted_split, likelihood):
     assert vc.evaluate(model, planted_split.test)["ndcg@100"].mean > 0.39
 
 
+@pytest.mark.slow
 def test_every_feature_switches_off(planted_split):
     """The eleven rows of Table 2, and all other combinations that make sense."""
     switches = itertools.product(

@@ -150,6 +150,7 @@ def train_critic(contrast, steps):
     return model
 
 
+@pytest.mark.slow
 def test_critic_approaches_the_log_ratio():
     model = train_critic(contrast=False, steps=800)
     with torch.no_grad():
@@ -166,6 +167,7 @@ def test_critic_approaches_the_log_ratio():
         assert torch.allclose(means, gaussian_kl(model.mu, model.logvar), atol=0.12)
 
 
+@pytest.mark.slow
 def test_adaptive_contrast_on_a_gaussian():
     model = train_critic(contrast=True, steps=250)
     batch = Batch.from_dense(torch.eye(3).repeat(2000, 1))
@@ -210,6 +212,7 @@ def test_gram_identity_equals_autograds_jacobian(code):
     assert torch.allclose(ours[0], (jacobian**2).sum())
 
 
+@pytest.mark.slow
 def test_contraction_makes_codes_less_sensitive(planted_split):
     moved = []
     for gamma in (0.0, 0.1):
@@ -235,6 +238,7 @@ def test_alpha_is_annealed_from_zero():
     assert [round(model.loss(batch, p)[1]["alpha"], 3) for p in (0.0, 0.25, 0.5, 1.0)] == [0.0, 0.1, 0.2, 0.2]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("options", [{"contrast": True}, {"injection": "additive"}, {"code": "tanh"}])
 def test_readings_of_the_paper_train(planted_split, options):
     model = vc.models.VAEGANAvbDC(planted_split.n_items, latent_dim=8, hidden=20, lr=0.004, **options)
