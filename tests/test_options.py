@@ -126,6 +126,7 @@ def test_positional_arguments_and_subclasses_are_checked_alike():
         Mine(30, kind="c")
     with pytest.raises(TypeError, match="unexpected keyword argument 'width'"):
         vc.models.MultVAE(30, width=3)
+    assert build("ncf", 30, widths=(20, 10)).config["widths"] == [20, 10], "a tuple is a list"
     assert Mine(30, "b", hidden=8).hidden.weight.shape == (8, 200)
 
 
