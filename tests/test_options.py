@@ -7,6 +7,7 @@ import math
 from pathlib import Path
 from typing import Literal
 
+import numpy as np
 import pytest
 import torch
 
@@ -113,6 +114,14 @@ def test_messages_are_in_one_form():
         with pytest.raises(vc.ConfigError) as caught:
             build(slug, 30, **options)
         assert str(caught.value) == message
+
+
+def test_arrays_are_refused_in_one_line():
+    """Their text has several lines, and their comparison with a word no truth value."""
+    for option in ({"hidden": np.ones((2, 1))}, {"likelihood": np.array(["multinomial", "bernoulli"])}):
+        with pytest.raises(vc.ConfigError, match=r"^mult-vae: \w+=array.*: (must be|choose) ") as caught:
+            build("mult-vae", 30, **option)
+        assert "\n" not in str(caught.value)
 
 
 def test_positional_arguments_and_subclasses_are_checked_alike():

@@ -288,10 +288,13 @@ def test_damaged_archives_are_refused_in_one_line(folder, name, files):
 
 
 @pytest.mark.parametrize("member", ["../evil.dat", "/etc/evil.dat", "C:\\evil.dat", "a/../../evil.dat"])
-def test_zip_member_outside_the_folder(folder, member):
+def test_archive_member_outside_the_folder(folder, member):
     zipped(folder / "ml-1m.zip", {member: "x", **ML_DAT}, prefix="")
-    with pytest.raises(vc.DataError, match="points outside the archive's folder"):
-        vc.load_dataset("ml-1m")
+    with tarfile.open(folder / "nf_prize_dataset.tar.gz", "w:gz") as tar:
+        tar.addfile(tarfile.TarInfo(member))
+    for name in ("ml-1m", "netflix"):
+        with pytest.raises(vc.DataError, match="points outside the archive's folder"):
+            vc.load_dataset(name)
 
 
 def test_wrong_archive(folder):

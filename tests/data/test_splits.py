@@ -133,6 +133,7 @@ def test_published_split_is_kept():
     assert pairs(vc.split_ratings(log).test.targets) == {(0, 2), (1, 1)}
     assert pairs(vc.split_weak(log).test.targets) == {(0, 2), (1, 1)}
     drawn = [pairs(vc.split_ratings(log, 0.5, 0.0, 0.5, seed=s, published=False).test.targets) for s in range(5)]
+    assert vc.split_ratings(log).valid is None, "a tenth of four ratings is none: the last epoch is kept"
     assert all(len(held) == 3 for held in drawn) and len(set(map(frozenset, drawn))) > 1
 
 
