@@ -119,10 +119,11 @@ def test_single_predictions_are_entries_of_all(ratings, slug):
         assert torch.allclose(model.pair_scores(batch, rows, items), model.scores(batch)[rows, items], atol=1e-5)
 
 
-def test_autorecs_codes_are_those_of_its_weights(ratings):
-    """What predicts was encoded after the last update, not before it."""
+@pytest.mark.parametrize("epochs", [0, 1])
+def test_autorecs_codes_are_those_of_its_weights(ratings, epochs):
+    """What predicts was encoded after the last update, not before it; without any, at the start."""
     model = build("autorec-i", ratings.n_items, hidden=8)
-    vc.fit(model, ratings, epochs=1, device="cpu", progress=False)
+    vc.fit(model, ratings, epochs=epochs, device="cpu", progress=False)
     kept = model.codes.clone()
     model.encode_items()
     assert torch.equal(model.codes, kept) and kept.std() > 0
