@@ -89,12 +89,12 @@ def check_pairs(slug, predict, **options):
 
 
 def test_biased_mf():
-    """Koren, Bell and Volinsky 2009, Eq. 4-5: mu + b_u + b_i + <p_u, q_i>; the biases are penalised too."""
+    """Koren, Bell and Volinsky 2009: mu + b_u + b_i + <p_u, q_i>, with a penalty on factors and biases."""
     check_pairs("biased-mf", lambda w, p, q: w["overall"] + p[-1] + q[-1] + p[:-1] @ q[:-1], latent_dim=3)
 
 
 def test_ncf():
-    """He et al. 2017, Eq. 12 (NeuMF): h^T [p_G * q_G; MLP(p_M, q_M)], each branch with embeddings of its own.
+    """He et al. 2017, NeuMF: h^T [p_G * q_G; MLP(p_M, q_M)], each branch with embeddings of its own.
 
     Here the squared error of ratings asks for mu + instead of a sigmoid around.
     """
@@ -109,7 +109,7 @@ def test_ncf():
 
 
 def test_cnn_cf():
-    """He et al. 2018 (ConvNCF), Eq. 2 and 6: w^T g(p_u q_i^T), g a stack of 2 x 2 convolutions that halve the map."""
+    """He et al. 2018, ConvNCF: w^T g(p_u q_i^T), g a stack of 2 x 2 convolutions that halve the map."""
 
     def predict(w, p, q):
         maps = np.outer(p, q)[None]
@@ -127,7 +127,7 @@ def test_cnn_cf():
 
 
 def test_autorec_u():
-    """Sedhain et al. 2015, Eq. 1-2: W sigmoid(V r_u + mu) + b; the error on what the user has rated, squared."""
+    """Sedhain et al. 2015, U-AutoRec: W sigmoid(V r_u + mu) + b; the error on what the user has rated, squared."""
     model, batch = made("autorec-u", hidden=4)
     w = numbers(model)
     hidden = sigmoid(X[ORDER] @ w["input.weight"] + w["input.bias"])
@@ -137,7 +137,7 @@ def test_autorec_u():
 
 
 def test_autorec_i():
-    """Sedhain et al. 2015, Eq. 1-2 and 4: the rows are items, r_ui = (W sigmoid(V r_i + mu) + b)_u."""
+    """Sedhain et al. 2015, I-AutoRec: the rows are items, r_ui = (W sigmoid(V r_i + mu) + b)_u."""
     model, batch = made("autorec-i", hidden=4, items_per_batch=3)
     model.encode_items()
     w = numbers(model)
@@ -151,7 +151,7 @@ def test_autorec_i():
 
 
 def test_cdae():
-    """Wu et al. 2016, Eq. 4-5: W' sigmoid(W^T x~ + V_u + b) + b' with a node V_u for each user, x~ partly dropped.
+    """Wu et al. 2016: W' sigmoid(W^T x~ + V_u + b) + b' with a node V_u for each user, x~ partly dropped.
 
     x~ is divided by its norm; what is predicted is the rest beyond the means.
     """
@@ -167,7 +167,7 @@ def test_cdae():
 
 
 def test_dae_cf():
-    """Liang et al. 2018 (Mult-DAE) with a Gaussian likelihood, Sec. 2.2: 1/2 (r - r_hat)^2, r_hat from a tanh code."""
+    """Liang et al. 2018, Mult-DAE with their Gaussian likelihood: 1/2 (r - r_hat)^2, r_hat from a tanh code."""
     model, batch = made("dae-cf", latent_dim=4, dropout=0.4)
     w = numbers(model)
 
@@ -180,7 +180,7 @@ def test_dae_cf():
 
 
 def test_vae_cf():
-    """Liang et al. 2018, Eq. 5 with a Gaussian likelihood: 1/2 (r - r_hat)^2 + beta KL[q(z|x) || N(0, I)]."""
+    """Liang et al. 2018, Mult-VAE with their Gaussian likelihood: 1/2 (r - r_hat)^2 + beta KL[q(z|x) || N(0, I)]."""
     model, batch = made("vae-cf", latent_dim=3, hidden=4, dropout=0.4, beta=0.6, anneal=0.5)
     w = numbers(model)
 
@@ -202,7 +202,7 @@ def test_vae_cf():
 
 @pytest.mark.parametrize("kl_of_mu", [False, True])
 def test_macridvae(kl_of_mu):
-    """Ma et al. 2019, Sec. 3.2: memberships softmax(cos(h_i, m_k) / tau), a code for each concept from what is masked
+    """Ma et al. 2019: memberships softmax(cos(h_i, m_k) / tau), a code for each concept from what is masked
     by it, mu_k of unit length, deviation sigma_0 exp(b_k / 2), prior N(0, sigma_0^2); decoder: <z_k, h_i> by membership.
 
     The public code's divergence is that of the deviations alone (``kl_of_mu=False``).
@@ -247,7 +247,7 @@ def test_macridvae(kl_of_mu):
     ],
 )
 def test_penalty_is_that_of_the_weight_matrices(slug, options, matrices):
-    """lambda ||W||^2 of AutoRec (Eq. 2), CDAE (Eq. 6) and Mult-DAE as Adam's decay 2 lambda; every bias is free."""
+    """lambda ||W||^2 of AutoRec, CDAE and Mult-DAE acts as Adam's decay of 2 lambda; every bias is free."""
     model, _ = made(slug, penalty=0.3, **options)
     names = {parameter: name for name, parameter in model.named_parameters()}
     decay = {names[p]: group.get("weight_decay", 0) for group in model.phases()[0].parameters for p in group["params"]}
