@@ -139,6 +139,34 @@ def test_rmse_and_mae_are_pooled_over_ratings():
     assert result["mae"].mean == pytest.approx(np.abs(error).mean(), rel=1e-6)
 
 
+def test_predictions_are_cut_off_at_the_scale_of_the_histories():
+    """The scale is what is known, 2 to 4 here: not that of the targets, which has a 1 and a 5."""
+    history = Interactions.from_pairs([0, 1], [0, 0], [2.0, 4.0], shape=(2, 5))
+    targets = Interactions.from_pairs([0, 0, 0, 1, 1], [1, 2, 3, 1, 2], [1.0, 5.0, 3.0, 4.0, 2.0], shape=(2, 5))
+    table = torch.tensor([[0.0, -7.0, 9.0, 3.5, 0.0], [0.0, 40.0, 2.5, 0.0, 0.0]])
+    error = np.array([2 - 1, 4 - 5, 3.5 - 3, 4 - 4, 2.5 - 2])
+    result = vc.evaluate(Fixed(table), HeldOut(history, targets), ("rmse", "mae", "recall@1"))
+    assert result["rmse"].mean == pytest.approx(np.sqrt((error**2).mean()))
+    assert result["mae"].mean == pytest.approx(np.abs(error).mean())
+    assert result["recall@1"].mean == 1.0, "the order of items is not cut off"
+
+
+@pytest.mark.parametrize("training", [True, False])
+def test_a_model_is_measured_in_evaluation_mode_and_gets_its_own_back(training):
+    """Left in evaluation mode, whoever trains it step by step would train without dropout."""
+    scores, _, _, heldout = world()
+    modes = []
+
+    class Watched(Fixed):
+        def scores(self, batch):
+            modes.append(self.training)
+            return super().scores(batch)
+
+    model = Watched(scores).train(training)
+    vc.evaluate(model, heldout, ("ndcg@10",), batch_size=20)
+    assert modes == [False, False] and model.training is training
+
+
 def test_rmse_interval_agrees_with_the_bootstrap():
     table, user, item, value, heldout = ratings_world()
     error2 = (table.numpy()[user, item] - value) ** 2

@@ -18,6 +18,7 @@ import torch
 import vaecf_lib as vc
 from vaecf_lib import training
 from vaecf_lib.checkpoints import load_tensors
+from vaecf_lib.data import HeldOut, Interactions, PairSweep, RowSweep, Split
 from vaecf_lib.models import Model, Phase
 from vaecf_lib.systems import build
 from vaecf_lib.training import _Trainer
@@ -383,6 +384,159 @@ def test_a_phase_updates_only_its_own_parameters(split):
     model.phases = lambda: Alternating.phases(model)[:1]
     vc.fit(model, split, epochs=1, device="cpu", progress=False)
     assert model.a.item() != 0 and model.b.item() == 0
+
+
+@pytest.fixture(scope="module")
+def rated():
+    """Five users with ratings of 1 and 5, who rate a third item 3: the error of a constant is its distance from 3."""
+    history = Interactions.from_pairs([0, 0, 1, 1, 2, 2, 3, 4], [0, 1] * 4, [1, 5] * 4, shape=(5, 3))
+    heldout = HeldOut(history, Interactions.from_pairs(range(5), [2] * 5, [3] * 5, shape=(5, 3)))
+    return Split("ratings", history, heldout, heldout, np.arange(3))
+
+
+class Scripted(Model):
+    """Does as it is told: runs the phases ``given``, notes each update, and is at ``levels[e]`` after epoch e + 1."""
+
+    slug, about, rates = "scripted", "for the tests", True
+
+    def __init__(self, given=({},), levels=(), step=0.0):
+        super().__init__(3)
+        self.level, self.step = torch.nn.Parameter(torch.zeros(1)), step
+        self.given, self.levels, self.updates, self.calls = given, iter(levels), [], []
+
+    def loss(self, batch, progress):
+        self.updates.append((progress, self.level.item()))
+        return self.step * self.level.sum(), {"size": float(len(batch)), "users": batch.users.double().mean()}
+
+    def after(self):
+        self.level.data.fill_(next(self.levels, self.level.item()))
+
+    def phases(self):
+        options = [{"lr": 0.01, "after": None} | phase for phase in self.given]
+        options[-1]["after"] = self.after
+        return [Phase(str(number), [self.level], self.loss, **phase) for number, phase in enumerate(options)]
+
+    def reset_parameters(self):
+        self.calls.append("reset")
+
+    def prepare(self, train):
+        self.calls.append("prepare")
+
+    def start(self, train):
+        self.calls.append("start")
+        self.level.data.fill_(train.values.mean())
+
+    def scores(self, batch):
+        return self.level.expand(len(batch), self.n_items)
+
+
+def train(model, split, epochs, **options):
+    return vc.fit(model, split, epochs=epochs, batch_size=2, device="cpu", progress=False, **options)
+
+
+@pytest.mark.parametrize(
+    "given, updates",
+    [
+        ([{}], 3),
+        ([{"passes": 3}], 9),
+        ([{"per": "batch", "passes": 2}, {"per": "batch"}], 9),
+        ([{"passes": 2}, {"per": "batch"}, {"per": "batch", "passes": 3}, {}], 6 + 3 + 9 + 3),
+        ([{"sweep": "ratings"}, {"sweep": "items", "passes": 2}, {}], 4 + 2 + 3),
+    ],
+)
+def test_progress_goes_from_nothing_to_one_update_before_the_end(rated, given, updates):
+    """Annealed weights and the cosine schedule count on it: every update of every phase is the same step further."""
+    sweeps = {"ratings": PairSweep(rated.train, 2), "items": RowSweep(rated.train.transposed(), 3), None: None}
+    model = Scripted([phase | {"sweep": sweeps[phase.get("sweep")]} for phase in given])
+    train(model, rated, epochs=2)
+    assert [progress for progress, _ in model.updates] == [t / (2 * updates) for t in range(2 * updates)]
+
+
+def test_the_history_holds_means_over_users(rated):
+    """Batches of 2, 2 and 1 users: the mean over batches would be another number, and change with the order."""
+    (row,) = train(Scripted(step=1.0), rated, epochs=1).history
+    assert row["users"] == pytest.approx(2.0) and row["size"] == pytest.approx((2 * 2 + 2 * 2 + 1) / 5)
+
+
+def test_the_loss_of_an_epoch_is_the_sum_over_its_phases(rated):
+    class Constant(Scripted):
+        def loss(self, batch, progress):
+            weight = len(batch) if len(self.given) > 1 else 1.0
+            return 0 * self.level.sum() + weight * (10.0 if not self.updates else 1.0), {"size": weight}
+
+    ratings = PairSweep(rated.train, 3)  # 8 ratings: 3, 3 and 2
+    model = Constant([{}, {"sweep": ratings}])
+    model.updates.append(None)
+    (row,) = train(model, rated, epochs=1).history
+    assert row["0/loss"] == pytest.approx(9 / 5) and row["1/loss"] == pytest.approx(22 / 8)
+    assert row["loss"] == pytest.approx(9 / 5 + 22 / 8)
+
+
+@pytest.mark.parametrize("warm", [False, True])
+def test_a_warm_start_does_not_start_over(rated, warm):
+    """start() sets what depends on the data, as the mean rating, which a warm start would lose."""
+    model = Scripted()
+    model.level.data.fill_(7.0)
+    train(model, rated, epochs=0, warm_start=warm)
+    assert model.calls == (["prepare"] if warm else ["reset", "prepare", "start"])
+    assert model.level.item() == (7.0 if warm else 3.0)
+
+
+def test_a_phase_has_the_optimiser_it_names(rated):
+    """With a gradient of one, Adam's steps are lr, and RMSprop's lr / sqrt(1 - 0.99^t)."""
+    for optimiser, size in (("adam", lambda t: 1.0), ("rmsprop", lambda t: (1 - 0.99**t) ** -0.5)):
+        model = Scripted([{"optimiser": optimiser}], step=1.0)
+        train(model, rated, epochs=1)
+        steps = -np.diff([level for _, level in model.updates])
+        assert steps == pytest.approx([0.01 * size(t) for t in (1, 2)], rel=1e-4)
+
+
+def test_cosine_step_sizes_at_a_given_progress(rated):
+    """Of every phase's own step size: all of it first, half of it half way, nearly nothing at the end."""
+    given = [{"lr": 0.01, "per": "batch"}, {"lr": 0.1, "per": "batch"}]
+    model = Scripted(given, step=1.0)
+    train(model, rated, epochs=2, schedule="cosine")
+    steps = -np.diff([level for _, level in model.updates])
+    sizes = [given[t % 2]["lr"] * 0.5 * (1 + math.cos(math.pi * t / 12)) for t in range(11)]
+    assert steps == pytest.approx(sizes, rel=1e-3)
+    assert steps[0] == pytest.approx(0.01, rel=1e-3) and steps[6] == pytest.approx(0.005, rel=1e-3)
+
+
+LEVELS = [5.0, 4.0, 3.0, 2.5, 1.0, 3.5]  # errors 2, 1, 0, 1/2, 2, 1/2
+
+
+@pytest.mark.parametrize("kept", [False, True])
+@pytest.mark.parametrize(
+    "epochs, every, best, measured",
+    [(6, 1, 3, [1, 2, 3, 4, 5, 6]), (6, 2, 4, [2, 4, 6]), (5, 4, 4, [4, 5]), (2, 5, 2, [2]), (1, 1, 1, [1])],
+)
+def test_the_epoch_with_the_smallest_error_is_kept(rated, tmp_path, kept, epochs, every, best, measured):
+    """Only epochs that were validated compete, the first of equals wins, and the last is always validated."""
+    model = Scripted(levels=LEVELS)
+    run = train(model, rated, epochs=epochs, validate_every=every, out=tmp_path if kept else None)
+    assert run.metric == "rmse" and run.best_epoch == best and run.best["epoch"] == best
+    errors = {row["epoch"]: row["rmse"] for row in run.history if "rmse" in row}
+    assert errors == pytest.approx({epoch: abs(LEVELS[epoch - 1] - 3) for epoch in measured})
+    assert model.level.item() == LEVELS[best - 1], "the weights are that epoch's"
+    if kept:
+        assert load_tensors(tmp_path / "best.safetensors")[0]["level"].item() == LEVELS[best - 1]
+
+
+def test_the_epoch_with_the_largest_gain_is_kept(rated):
+    """Of the same model by a ranking metric: larger is better, and the first of equals wins."""
+
+    class Ranks(Scripted):
+        rates = False
+
+        def scores(self, batch):
+            return self.level * torch.tensor([0.0, 1.0, 2.0]).expand(len(batch), 3)
+
+    alone = Interactions.from_pairs([], [], shape=(5, 3))
+    split = replace(rated, valid=HeldOut(alone, rated.valid.targets))
+    model = Ranks(levels=[-1.0, 1.0, 2.0, -2.0])
+    run = train(model, split, epochs=4)
+    assert run.curve("ndcg@100") == pytest.approx([0.5, 1.0, 1.0, 0.5])
+    assert run.best_epoch == 2 and model.level.item() == 1.0
 
 
 @pytest.mark.parametrize("bad", [float("nan"), float("inf")])

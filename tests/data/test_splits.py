@@ -126,6 +126,96 @@ def test_rating_shares(planted):
     assert set(split.test.targets.values.unique().tolist()) <= {1.0, 2.0, 3.0, 4.0, 5.0}
 
 
+SIZES = np.array([1, 2, 4, 5, 9, 10, 14, 15, 19, 20, 40])
+
+
+def log_of_sizes(**columns):
+    """User u has SIZES[u] items; the lines of the log are in random order."""
+    user = np.repeat(np.arange(len(SIZES)), SIZES)
+    item = np.concatenate([np.arange(n) for n in SIZES])
+    order = np.random.default_rng(0).permutation(len(user))
+    return log_of(user=user[order], item=item[order], **columns)
+
+
+@pytest.mark.parametrize("test, valid", [(None, 0.0), (0.2, 0.1), (0.5, 0.25), (0.25, 0.5)])
+def test_weak_shares_are_exact_for_every_user(test, valid):
+    """int(test n) of n entries, even if n is small; of the m others int(m valid / (1 - test)); a fifth by default."""
+    log = log_of_sizes()
+    split = vc.split_weak(log, min_items=1, valid=valid, **({} if test is None else {"test": test}))
+    test = 0.2 if test is None else test
+    held = np.floor(SIZES * test).astype(int)
+    checked = np.floor((SIZES - held) * valid / (1 - test) + 1e-9).astype(int)
+    assert split.test.targets.counts.tolist() == held.tolist()
+    assert split.train.counts.tolist() == (SIZES - held - checked).tolist()
+    parts = [split.train, split.test.targets]
+    if valid > 0:
+        assert split.valid.targets.counts.tolist() == checked.tolist()
+        assert pairs(split.valid.history) == pairs(split.train)
+        parts.append(split.valid.targets)
+    assert split.valid is not None or valid == 0
+    assert set.union(*map(pairs, parts)) == set(zip(log.user.tolist(), log.item.tolist(), strict=True))
+    assert sum(part.nnz for part in parts) == SIZES.sum(), "no entry in two parts"
+    assert pairs(split.test.history) == pairs(split.train) | (pairs(split.valid.targets) if valid > 0 else set())
+
+
+def test_weak_validation_is_cut_from_what_a_published_test_part_leaves():
+    """Of the m training entries of a user int(m valid / 0.8), however large the published part is."""
+    is_test = np.random.default_rng(1).random(SIZES.sum()) < 0.4
+    log = log_of_sizes(is_test=is_test)
+    split = vc.split_weak(log, valid=0.2)
+    rest = np.bincount(log.user[~is_test], minlength=len(SIZES))
+    assert pairs(split.test.targets) == set(zip(log.user[is_test].tolist(), log.item[is_test].tolist(), strict=True))
+    assert split.valid.targets.counts.tolist() == (rest // 4).tolist()
+    assert split.train.counts.tolist() == (rest - rest // 4).tolist()
+
+
+@pytest.mark.parametrize("train, valid", [(0.8, 0.1), (0.7, 0.15), (0.5, 0.0)])
+@pytest.mark.parametrize("published", [True, False])
+def test_rating_shares_are_exact_over_all_ratings(train, valid, published):
+    """Pooled, not per user; a published test part stays, and validation and training share the rest as asked."""
+    n = SIZES.sum()
+    rng = np.random.default_rng(2)
+    is_test = rng.permutation(np.arange(n) < 39)
+    log = log_of_sizes(is_test=is_test, rating=rng.integers(1, 6, n))
+    split = vc.split_ratings(log, train, valid, 1 - train - valid, published=published)
+    rest, share = (n - 39, valid / (train + valid)) if published else (n, valid)
+    targets = 39 if published else n - round((train + valid) * n)
+    assert split.test.targets.nnz == targets
+    held = split.valid.targets.nnz if valid > 0 else 0
+    assert held == (round(share * rest) if published else round((train + valid) * n) - round(train * n))
+    assert (split.valid is None) == (valid == 0) and split.train.nnz == n - targets - held
+    parts = [split.train, split.test.targets] + ([split.valid.targets] if valid > 0 else [])
+    triples = [t for part in parts for t in zip(*(v.tolist() for v in (*part.pairs(), part.values)), strict=True)]
+    assert sorted(triples) == sorted(zip(log.user.tolist(), log.item.tolist(), log.rating.tolist(), strict=True))
+    if published:
+        assert pairs(split.test.targets) == set(zip(log.user[is_test], log.item[is_test], strict=True))
+
+
+@pytest.mark.parametrize("name", ["weak", "ratings", "ratings70", "published weak", "published ratings"])
+def test_every_cut_repeats_by_its_seed_and_reaches_every_entry(name):
+    """The same seed holds out the same entries; over seeds each entry that may be held out is."""
+    n = SIZES.sum()
+    columns = {"rating": np.full(n, 3.0)} | ({"is_test": np.arange(n) % 5 == 0} if "published" in name else {})
+    log = log_of_sizes(**columns)
+
+    def held(seed):
+        if "weak" in name:
+            split = vc.split_weak(log, valid=0.25, min_items=1, seed=seed)
+        else:
+            shares = (0.7, 0.15, 0.15) if name == "ratings70" else (0.6, 0.2, 0.2)
+            split = vc.split_ratings(log, *shares, seed=seed)
+        return pairs(split.valid.targets), pairs(split.test.targets)
+
+    assert held(3) == held(3) and held(3)[0] != held(4)[0]
+    assert ("published" in name) == (held(3)[1] == held(4)[1])
+    valid, test = (set.union(*parts) for parts in zip(*(held(seed) for seed in range(60)), strict=True))
+    largest = {(len(SIZES) - 1, item) for item in range(SIZES[-1])}
+    if "published" in name:
+        assert largest - test <= valid and not valid & test
+    else:
+        assert largest <= valid and largest <= test
+
+
 def test_published_split_is_kept():
     frame = pd.DataFrame({"user": [0, 0, 0, 1, 1, 1], "item": [0, 1, 2, 0, 1, 2], "rating": [1, 2, 3, 4, 5, 1]})
     frame["is_test"] = [False, False, True, False, True, False]

@@ -146,6 +146,42 @@ def test_counts_weigh_the_multinomial():
         maths.n_choose_k_log_prob(eta, x)
 
 
+def test_counts_weigh_the_observed_logits():
+    """Dropping the counts would leave the Bernoulli bound of click counts a bound of clicks, unnoticed."""
+    eta, x = cases(14)
+    counts = x * torch.arange(1, 8).double()
+    expected = (counts * eta).sum(1)
+    for given in (counts, Batch.from_dense(counts)):
+        assert torch.allclose(maths.observed_log_weight(eta, given), expected)
+        bernoulli = expected - torch.nn.functional.softplus(eta).sum(1)
+        assert torch.allclose(maths.bernoulli_log_prob(eta, given), bernoulli)
+
+
+def test_sparse_counts_are_summed_not_counted():
+    """A user's k is the sum of the counts, in a sparse batch as in a dense one; so are the gradients."""
+    eta, x = cases(14)
+    counts = x * torch.arange(1, 8).double()
+    dense, sparse = (eta.clone().requires_grad_() for _ in range(2))
+    a = maths.multinomial_log_prob(dense, counts)
+    b = maths.multinomial_log_prob(sparse, Batch.from_dense(counts))
+    assert torch.allclose(b, (counts * torch.log_softmax(eta, 1)).sum(1)) and torch.allclose(a, b)
+    (a.sum() + b.sum()).backward()
+    assert torch.allclose(sparse.grad, counts - counts.sum(1, keepdim=True) * torch.softmax(eta, 1))
+    assert torch.allclose(sparse.grad, dense.grad)
+
+
+@pytest.mark.parametrize("shift", [-1000.0, 1000.0])
+def test_large_logits_neither_overflow_nor_vanish(shift):
+    """exp(1000) is infinite and exp(-1000) is 0: the largest logit is taken out first."""
+    eta, x = cases(7)
+    expected = maths.multinomial_log_prob(eta, x)
+    leaf = (eta + shift).float().requires_grad_()
+    got = maths.multinomial_log_prob(leaf, x.float())
+    assert torch.allclose(got, expected.float(), atol=1e-2)  # 1000 in float32 has steps of 6e-5
+    got.sum().backward()
+    assert torch.allclose(leaf.grad.double(), x - x.sum(1, keepdim=True) * torch.softmax(eta, 1), atol=1e-3)
+
+
 def test_reduced_precision_is_widened():
     eta, x = cases(7)
     for f in maths.LIKELIHOODS.values():

@@ -4,7 +4,7 @@ import numpy as np
 import torch
 
 from vaecf_lib.data import Batch
-from vaecf_lib.nn import SparseInput, row_dot, row_sum
+from vaecf_lib.nn import DenseEncoder, SparseInput, row_dot, row_sum
 
 
 def batch_and_dense(values=False):
@@ -39,6 +39,22 @@ def test_initialisation_is_that_of_the_public_code():
     assert layer.weight.abs().max() <= limit
     assert abs(layer.weight.std().item() - limit / np.sqrt(3)) < 0.01 * limit
     assert layer.bias.abs().max() <= 0.002 and 5e-4 < layer.bias.std() < 1.2e-3
+
+
+def test_rec_vaes_encoder_starts_as_linear_layers_on_all_items_do():
+    """torch.nn.Linear(n_items, hidden): uniform within 1 / sqrt(n_items), whatever the hidden size."""
+    torch.manual_seed(0)
+    encoder = DenseEncoder(400, 100, latent_dim=3)
+
+    def check_and_copy():
+        for parameter in (encoder.input.weight, encoder.input.bias):
+            assert 0.045 < parameter.abs().max() <= 0.05
+            assert abs(parameter.std().item() - 0.05 / np.sqrt(3)) < 0.003 and abs(parameter.mean().item()) < 0.009
+        return [p.detach().clone() for name, p in encoder.named_parameters() if "norm" not in name]
+
+    first = check_and_copy()
+    encoder.reset_parameters()
+    assert not any(torch.equal(a, b) for a, b in zip(first, check_and_copy(), strict=True)), "all drawn anew"
 
 
 def test_row_sum_and_row_dot_have_the_gradients_of_the_dense_products():
