@@ -79,6 +79,7 @@ def check_pairs(slug, predict, **options):
     w = numbers(model)
     table = np.array([[predict(w, w["users.weight"][u], w["items.weight"][i]) for i in range(7)] for u in range(6)])
     assert np.allclose(scores(model, batch), table[ORDER], atol=1e-5)
+    assert len(np.unique(table)) == table.size  # no two alike: no layer is dead
     pairs = next(iter(model.phases()[0].sweep.shuffled(0)))
     assert len(pairs.users) == 9
     users, items = pairs.users.numpy(), pairs.items.numpy()
@@ -120,7 +121,7 @@ def test_cnn_cf():
             maps = np.maximum(maps, 0)
         return w["overall"] + w["output.weight"][0] @ maps[:, 0, 0]
 
-    check_pairs("cnn-cf", predict, latent_dim=4, channels=3)
+    check_pairs("cnn-cf", predict, latent_dim=4, channels=12)
 
 
 # --- autoencoders -------------------------------------------------------------------------------------------------
@@ -232,6 +233,15 @@ def test_macridvae(kl_of_mu):
     loss = loss_of(model, batch, progress=0.25)
     ratings, divergence = predicted(lambda k: (kept(batch, 0.4), torch.randn(4, 2).double().numpy()))
     assert loss == pytest.approx(0.5 * squares(ratings) + 0.3 * divergence, rel=1e-5)
+
+
+def test_macridvae_takes_the_norm_as_a_constant():
+    """One rating alone is 1 after normalisation, whatever its membership; its gradient is not that of a constant."""
+    model, _ = made("macridvae", concepts=3, latent_dim=2, hidden=4)
+    one = Interactions.from_pairs([0], [3], [4], shape=(1, 7)).rows(torch.tensor([0]))
+    _, divergence = model(one)  # depends on the memberships through the encoder's input alone
+    (gradient,) = torch.autograd.grad(divergence.sum(), model.items.weight)
+    assert (gradient != 0).any(1).tolist() == [item == 3 for item in range(7)] and gradient.abs().max() > 1e-3
 
 
 # --- around the equations -----------------------------------------------------------------------------------------
