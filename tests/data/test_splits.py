@@ -169,22 +169,26 @@ def test_weak_validation_is_cut_from_what_a_published_test_part_leaves():
     assert split.train.counts.tolist() == (rest - rest // 4).tolist()
 
 
-@pytest.mark.parametrize("train, valid", [(0.8, 0.1), (0.7, 0.15), (0.5, 0.0)])
-@pytest.mark.parametrize("published", [True, False])
-def test_rating_shares_are_exact_over_all_ratings(train, valid, published):
+@pytest.mark.parametrize(
+    "published, shares, sizes",
+    [
+        (False, (0.8, 0.1, 0.1), (111, 14, 14)),
+        (False, (0.7, 0.15, 0.15), (97, 21, 21)),
+        (False, (0.6, 0.0, 0.4), (83, 0, 56)),
+        (True, (0.8, 0.1, 0.1), (89, 11, 39)),  # 100 are left: a ninth of them validates
+        (True, (0.7, 0.15, 0.15), (82, 18, 39)),  # 15 of 85
+        (True, (0.6, 0.0, 0.4), (100, 0, 39)),
+    ],
+)
+def test_rating_shares_are_exact_over_all_ratings(published, shares, sizes):
     """Pooled, not per user; a published test part stays, and validation and training share the rest as asked."""
-    n = SIZES.sum()
     rng = np.random.default_rng(2)
-    is_test = rng.permutation(np.arange(n) < 39)
-    log = log_of_sizes(is_test=is_test, rating=rng.integers(1, 6, n))
-    split = vc.split_ratings(log, train, valid, 1 - train - valid, published=published)
-    rest, share = (n - 39, valid / (train + valid)) if published else (n, valid)
-    targets = 39 if published else n - round((train + valid) * n)
-    assert split.test.targets.nnz == targets
-    held = split.valid.targets.nnz if valid > 0 else 0
-    assert held == (round(share * rest) if published else round((train + valid) * n) - round(train * n))
-    assert (split.valid is None) == (valid == 0) and split.train.nnz == n - targets - held
-    parts = [split.train, split.test.targets] + ([split.valid.targets] if valid > 0 else [])
+    is_test = rng.permutation(np.arange(139) < 39)
+    log = log_of_sizes(is_test=is_test, rating=rng.integers(1, 6, 139))
+    split = vc.split_ratings(log, *shares, published=published)
+    assert (split.valid is None) == (shares[1] == 0)
+    parts = [split.train, split.test.targets] + ([split.valid.targets] if split.valid else [])
+    assert (split.train.nnz, sum(part.nnz for part in parts[2:]), split.test.targets.nnz) == sizes
     triples = [t for part in parts for t in zip(*(v.tolist() for v in (*part.pairs(), part.values)), strict=True)]
     assert sorted(triples) == sorted(zip(log.user.tolist(), log.item.tolist(), log.rating.tolist(), strict=True))
     if published:
