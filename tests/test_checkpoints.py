@@ -87,6 +87,27 @@ def test_a_flipped_bit_anywhere_is_found(tmp_path):
         assert str(path) in str(caught.value) and "\n" not in str(caught.value)
 
 
+@pytest.mark.parametrize(("old", "new"), [(b'"F32"', b'"I32"'), (b"[2,3]", b"[3,2]")], ids=["type", "shape"])
+def test_the_same_bytes_read_as_something_else_are_found(tmp_path, old, new):
+    """A header may be damaged so that it is still a header, of other numbers."""
+    save_tensors(tmp_path / "x", {"a": torch.rand(2, 3)}, {})
+    data = (tmp_path / "x").read_bytes()
+    assert data.count(old) == 1
+    (tmp_path / "x").write_bytes(data.replace(old, new))
+    with pytest.raises(vc.DataError, match="damaged, its checksum does not fit"):
+        load_tensors(tmp_path / "x")
+
+
+@pytest.mark.parametrize(("error", "reason"), [(RuntimeError("first\nsecond"), "first"), (KeyError(), "KeyError")])
+def test_a_reason_of_many_lines_or_none_becomes_one_line(monkeypatch, error, reason):
+    def fails(*_, **__):
+        raise error
+
+    monkeypatch.setattr(checkpoints, "safe_open", fails)
+    with pytest.raises(vc.DataError, match=rf"not a readable checkpoint \({reason}\)\. Train again"):
+        load_tensors("x")
+
+
 def test_the_checkpoint_of_a_training_is_no_model(tmp_path, planted_split):
     vc.fit(vc.baselines.Popularity(planted_split.n_items), planted_split, out=tmp_path)
     with pytest.raises(vc.DataError, match="the checkpoint of a training, not a model"):
@@ -95,6 +116,9 @@ def test_the_checkpoint_of_a_training_is_no_model(tmp_path, planted_split):
 
 def test_a_foreign_safetensors_file_is_refused(tmp_path):
     save_file({"x": torch.zeros(2)}, tmp_path / "other.safetensors")
+    with pytest.raises(vc.DataError, match="not one of this library's"):
+        vc.load_model(tmp_path / "other.safetensors")
+    save_file({"x": torch.zeros(2)}, tmp_path / "other.safetensors", metadata={"vaecf": "{}"})  # without a checksum
     with pytest.raises(vc.DataError, match="not one of this library's"):
         vc.load_model(tmp_path / "other.safetensors")
 

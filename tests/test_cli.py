@@ -4,6 +4,7 @@ import json
 import subprocess
 import sys
 import warnings
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +12,7 @@ import pytest
 
 import vaecf_lib as vc
 from vaecf_lib import cli
+from vaecf_lib.systems import build
 
 FAST = ["--epochs", "2", "--device", "cpu", "--set", "hidden=20", "--set", "latent_dim=8"]
 
@@ -157,6 +159,17 @@ def test_a_run_on_other_data_is_not_touched(call, tmp_path):
     assert before == {p.name: p.read_bytes() for p in run.iterdir()}
 
 
+def test_a_run_without_item_ids_and_a_history_of_everything(call, tmp_path, planted_split):
+    vc.fit(build("popularity", 500), replace(planted_split, items=None), out=tmp_path / "nameless", progress=False)
+    (tmp_path / "h.txt").write_text("3\n")
+    done = call("recommend", tmp_path / "nameless", "--history", tmp_path / "h.txt", check=False)
+    assert done.returncode == 2 and "the run knows no item ids: train it on a split that does" in done.stderr
+    vc.fit(build("popularity", 500), planted_split, out=tmp_path / "named", progress=False)
+    (tmp_path / "h.txt").write_text("\n".join(map(str, planted_split.items.ids)))
+    done = call("recommend", tmp_path / "named", "--history", tmp_path / "h.txt")
+    assert done.stdout == "" and "holds every item there is, so none is left to recommend" in done.stderr
+
+
 def test_titles_serve_as_ids(call, tmp_path):
     run = tmp_path / "run"
     call("fit", "popularity", "--dataset", "planted", "--out", run)
@@ -233,6 +246,7 @@ ERRORS = [
     (["fit", "mult-vae", "--dataset", "planted", "--batch-size", "0"], "fit: batch_size=0: must be a whole number"),
     (["fit", "popularity", "--dataset", "planted", "--metrics", f"ndcg@{'9' * 5000}"], "unknown metric"),
     (["models", "svd"], "unknown model 'svd'"),
+    (["fit", "mult-vae", "--dataset", "planted", "--set", f"hidden={'[' * 100_000}"], "must be a whole number"),
     (["reproduce", "recvae", "2", "--seeds", "a"], "--seeds 'a': write whole numbers with commas between"),
     (["recommend", "nowhere", "--history", "x"], "not a readable checkpoint"),
     (["ledger", "--results", "nowhere"], "no nowhere/reported.json"),

@@ -109,7 +109,7 @@ def write_run(folder, label, seed, best, epochs, *, curve=True, **settings):
     """Write a made-up run whose validation curve ends at ``epochs``."""
     run = {
         "model": "recvae", "dataset": "ml-1m", "protocol": "ratings", "cut": "80", "label": label, "seed": seed,
-        "metrics": {"rmse": {"mean": 0.9, "ci": 0.01, "n_users": 5}}, "epochs": epochs, "best_epoch": best,
+        "metrics": {name: {"mean": 0.9, "ci": 0.01, "n_users": 5} for name in ("mae", "rmse")}, "epochs": epochs, "best_epoch": best,
         "device": "cpu", "settings": settings,
     }  # fmt: skip
     if curve:
@@ -150,7 +150,7 @@ def test_a_curve_validated_now_and_then_ends_where_it_ends(tmp_path):
 
 def test_tables_without_any_curve_stay_as_narrow_as_they_were(tmp_path):
     write_run(tmp_path, "no curve", 0, 12, 12, curve=False)
-    assert list(ledger.table("ml-1m", "ratings/80", folder=tmp_path)) == ["rmse", "seeds", "s/epoch"]
+    assert list(ledger.table("ml-1m", "ratings/80", folder=tmp_path)) == ["mae", "rmse", "seeds", "s/epoch"]
 
 
 def test_measured_rows_that_were_still_improving():

@@ -7,6 +7,7 @@ import math
 from pathlib import Path
 from typing import Literal
 
+import numpy as np
 import pytest
 import torch
 
@@ -115,6 +116,14 @@ def test_messages_are_in_one_form():
         assert str(caught.value) == message
 
 
+def test_arrays_are_refused_in_one_line():
+    """Their text has several lines, and their comparison with a word no truth value."""
+    for option in ({"hidden": np.ones((2, 1))}, {"likelihood": np.array(["multinomial", "bernoulli"])}):
+        with pytest.raises(vc.ConfigError, match=r"^mult-vae: \w+=array.*: (must be|choose) ") as caught:
+            build("mult-vae", 30, **option)
+        assert "\n" not in str(caught.value)
+
+
 def test_positional_arguments_and_subclasses_are_checked_alike():
     class Mine(vc.models.MultVAE):
         def __init__(self, n_items: int, kind: Literal["a", "b"] = "a", **options):
@@ -126,6 +135,7 @@ def test_positional_arguments_and_subclasses_are_checked_alike():
         Mine(30, kind="c")
     with pytest.raises(TypeError, match="unexpected keyword argument 'width'"):
         vc.models.MultVAE(30, width=3)
+    assert build("ncf", 30, widths=(20, 10)).config["widths"] == [20, 10], "a tuple is a list"
     assert Mine(30, "b", hidden=8).hidden.weight.shape == (8, 200)
 
 

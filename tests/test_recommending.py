@@ -44,17 +44,19 @@ def test_columns_are_mapped_to_the_codes_of_the_log():
 
     user = [u for u in range(12) for _ in range(6)]
     item = [i for _ in range(12) for i in (2, 3, 5, 7, 11, 13)]
-    frame = pd.DataFrame({"user": [*user, 99], "item": [*item, 4]})  # item 4: one user who falls below min_items
+    frame = pd.DataFrame({"user": [*user, 99, 99], "item": [*item, 4, 17]})  # 4, 17: of a user below min_items
     log = vc.RatingLog.from_frame("toy", frame)
     split = vc.split_strong(log, n_heldout=2)
-    assert split.n_items == 6 and log.n_items == 7
+    assert split.n_items == 6 and log.n_items == 8
     model = vc.baselines.Popularity(split.n_items)
     vc.fit(model, split)
-    gone = log.item_ids.tolist().index(4)
+    gone = [log.item_ids.tolist().index(item) for item in (4, 17)]
     codes = {entry.item for entry in vc.recommend(model, [0], k=10)}
-    assert codes == set(range(7)) - {0, gone}
-    with pytest.warns(UserWarning, match="1 items of the history were never seen in training"):
-        vc.recommend(model, [0, gone])
+    assert codes == set(range(8)) - {0, *gone}
+    with pytest.warns(UserWarning, match="2 items of the history were never seen in training"):
+        assert len(vc.recommend(model, [0, *gone], k=10)) == 5, "the list ends with what training knew"
+    with pytest.warns(UserWarning, match="1 items of the history"):
+        vc.recommend(model, gone[:1])
 
 
 def test_unknown_entries_are_named(trained, planted):
@@ -62,3 +64,13 @@ def test_unknown_entries_are_named(trained, planted):
         vc.recommend(trained, ["Jaws"], titles=planted.titles)
     with pytest.raises(vc.DataError, match="item code 5000 is not in the catalogue"):
         vc.recommend(trained, [5000])
+    with pytest.raises(vc.DataError, match="item code -1 is not in the catalogue"):
+        vc.recommend(trained, [-1])
+
+
+def test_the_order_of_a_history_and_the_mode_of_the_model_do_not_matter(trained, planted):
+    """Bit for bit: sums are taken in one order, and nothing is dropped out."""
+    history = planted.item[planted.user == 0].tolist()
+    expected = vc.recommend(trained, history)
+    assert vc.recommend(trained, history[::-1]) == expected
+    assert vc.recommend(trained.train(), history) == expected

@@ -2,7 +2,9 @@
 
 import subprocess
 import sys
+from dataclasses import replace
 
+import numpy as np
 import pytest
 import torch
 
@@ -136,11 +138,36 @@ def test_a_history_of_everything_leaves_nothing(train):
 
 def test_odd_ratings(train):
     model, _ = train("means", {})
-    with pytest.raises(vc.DataError, match="item 3: the rating nan is not a number"):
-        vc.recommend(model, [(3, float("nan"))])
+    for rating in ("nan", "inf"):
+        with pytest.raises(vc.DataError, match=f"item 3: the rating {rating} is not a number"):
+            vc.recommend(model, [(3, float(rating))])
     with pytest.warns(UserWarning, match="1 ratings, as 80, lie outside the training data's 1 to 5"):
         vc.recommend(model, [(3, 80.0), (4, 2.0)])
     assert vc.recommend(model, [(3, 1.0), (3, 5.0)], k=3) == vc.recommend(model, [(3, 5.0)], k=3), "the last counts"
+    assert vc.recommend(model, [[3, 1.0]], k=3) == vc.recommend(model, [(3, 1.0)], k=3), "a pair from JSON is a list"
+
+
+def test_random_ratings_are_those_of_the_training_data(log):
+    model = build("random", log.n_items, ratings=True)
+    with pytest.raises(vc.ConfigError, match=r"call prepare\(split\.train\)"):
+        scores(model, vc.split_ratings(log))
+
+
+def test_zero_may_be_a_rating(log):
+    split = vc.split_ratings(replace(log, rating=log.rating - 1))
+    model = vc.baselines.Means(split.n_items)
+    vc.fit(model, split, device="cpu")
+    lowest, low = (vc.recommend(model, [(3, rating)], k=1)[0] for rating in (0.0, 1.0))
+    assert lowest.score < low.score
+
+
+def test_ratings_that_are_all_the_same_are_ratings(log):
+    split = vc.split_ratings(replace(log, rating=np.full_like(log.rating, 3)))
+    model = vc.baselines.Means(split.n_items)
+    vc.fit(model, split, device="cpu")
+    assert vc.recommend(model, [(3, 3.0)], k=1)[0].score == pytest.approx(3)
+    with pytest.raises(vc.DataError, match="item 3 has no rating"):
+        vc.recommend(model, [3])
 
 
 def test_ids_and_titles_serve_as_names(train, log):
@@ -148,6 +175,8 @@ def test_ids_and_titles_serve_as_names(train, log):
     codes = model.item_index[[7, 9]].tolist()
     names = [str(log.item_ids[codes[0]]), log.titles[codes[1]]]
     assert vc.recommend(model, names) == vc.recommend(model, codes)
+    others = ["x" + title for title in log.titles]
+    assert vc.recommend(model, [names[0], others[codes[1]]], titles=others)[0].title in others, "ids stay names"
 
 
 @pytest.mark.parametrize("entry", [3.7, float("nan"), None, (3, "five"), (3, 4.0, 1), object()])
@@ -171,6 +200,12 @@ def test_a_title_of_several_items_is_refused():
     assert items.code("Lear") == 1 and items.code("20") == 1 and items.code("Macbeth") is None
     with pytest.raises(vc.DataError, match="2 items are called 'Hamlet': give an id instead, one of 10, 30"):
         items.code("Hamlet")
+    assert vc.data.Items((300, 1984), ("1984", "Leonidas")).code("1984") == 1, "an id goes before a title"
+
+
+def test_items_are_told_apart_by_ids_and_titles():
+    titles = (None, ("a", "b"), ("a", "c"))
+    assert len({vc.data.Items(i, t).sha256 for i in ((1, 2), (1, 3)) for t in titles}) == 6
 
 
 @pytest.mark.slow
@@ -185,3 +220,18 @@ def test_a_run_trained_in_python_is_served_by_the_command_line(log, tmp_path):
     assert done.returncode == 0 and len(done.stdout.splitlines()) == 3, done.stderr
     _, note = load_tensors(tmp_path / "run" / "best.safetensors")
     assert note["items"]["ids"] == log.item_ids.tolist()
+
+
+def test_a_model_trained_on_ratings_and_then_on_clicks_reads_clicks(log):
+    """What a history must hold follows the last training."""
+    ratings, clicks = vc.split_ratings(log), vc.split_weak(log)
+    model = build("mult-vae", ratings.n_items, latent_dim=8, hidden=16)
+    vc.fit(model, ratings, epochs=1, device="cpu", progress=False)
+    assert model.rated
+    vc.fit(model, clicks, epochs=1, device="cpu", progress=False)
+    assert not model.rated and len(vc.recommend(model, [1, 2], k=3)) == 3
+
+
+def test_true_is_no_item(train):
+    with pytest.raises(vc.DataError, match="True: must be an item's code"):
+        vc.recommend(train("mult-vae", {})[0], [True])

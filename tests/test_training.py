@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 import warnings
+from contextlib import nullcontext
 from dataclasses import replace
 
 import numpy as np
@@ -20,6 +21,7 @@ from vaecf_lib.checkpoints import load_tensors
 from vaecf_lib.data import HeldOut, Interactions, PairSweep, RowSweep, Split
 from vaecf_lib.models import Model, Phase
 from vaecf_lib.systems import build
+from vaecf_lib.training import _Trainer
 
 
 def small(n_items, **options):
@@ -58,11 +60,12 @@ def test_global_generator_is_left_alone(split):
     assert torch.equal(torch.rand(1), expected)
 
 
-def test_best_epoch_is_kept(split):
-    model = small(split.n_items)
-    run = vc.fit(model, split, epochs=8, device="cpu", progress=False)
+@pytest.mark.parametrize("kept", [False, True], ids=["in memory", "in a folder"])
+def test_best_epoch_is_kept(split, tmp_path, kept):
+    model = small(split.n_items, lr=0.1)
+    run = vc.fit(model, split, epochs=8, device="cpu", progress=False, out=tmp_path if kept else None)
     curve = run.curve("ndcg@100")
-    assert run.best_epoch == curve.index(max(curve)) + 1
+    assert run.best_epoch == curve.index(max(curve)) + 1 < 8, "else the last weights would do"
     assert vc.evaluate(model, split.valid, ("ndcg@100",))["ndcg@100"].mean == pytest.approx(max(curve))
 
 
@@ -156,12 +159,23 @@ def test_killed_again_and_again_it_ends_with_the_weights_of_an_unbroken_run(spli
 
 def test_a_finished_run_is_not_trained_again(split, tmp_path):
     model = small(split.n_items)
-    vc.fit(model, split, epochs=3, device="cpu", out=tmp_path, progress=False)
+    first = vc.fit(model, split, epochs=3, device="cpu", out=tmp_path, progress=False)
     stamp = (tmp_path / "checkpoint.safetensors").stat().st_mtime_ns
     again = small(split.n_items)
     run = vc.fit(again, split, epochs=3, device="cpu", out=tmp_path, progress=False)
     assert (tmp_path / "checkpoint.safetensors").stat().st_mtime_ns == stamp
     assert torch.equal(weights(model), weights(again)) and len(run.history) == 3
+    assert run.best == first.best and run.best_epoch == first.best_epoch > 0
+
+
+def test_a_prepared_run_is_not_written_again(split, tmp_path):
+    def stamps():
+        return [(tmp_path / name).stat().st_mtime_ns for name in ("best.safetensors", "checkpoint.safetensors")]
+
+    vc.fit(build("popularity", split.n_items), split, out=tmp_path, progress=False)
+    before = stamps()
+    vc.fit(build("popularity", split.n_items), split, out=tmp_path, progress=False)
+    assert stamps() == before
 
 
 def test_other_settings_are_refused(split, tmp_path):
@@ -173,6 +187,17 @@ def test_other_settings_are_refused(split, tmp_path):
         vc.fit(small(other.n_items), other, epochs=1, device="cpu", out=tmp_path, progress=False)
     with pytest.raises(vc.ConfigError, match="config: "):
         vc.fit(small(split.n_items, beta=0.5), split, epochs=1, device="cpu", out=tmp_path, progress=False)
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("batch_size", 250), ("seed", 1), ("metric", "recall@20"), ("precision", "bf16"), ("validate_every", 2),
+     ("schedule", "cosine")],
+)  # fmt: skip
+def test_every_setting_tells_runs_apart(split, tmp_path, name, value):
+    vc.fit(build("popularity", split.n_items), split, out=tmp_path, device="cpu", progress=False)
+    with pytest.raises(vc.ConfigError, match=rf"holds a run with other settings \({name}: .* there, {value!r} now\)"):
+        vc.fit(build("popularity", split.n_items), split, out=tmp_path, device="cpu", progress=False, **{name: value})
 
 
 def content(folder):
@@ -210,13 +235,26 @@ def test_a_run_that_another_process_writes_is_left_alone(split, tmp_path):
         vc.fit(small(split.n_items), split, epochs=1, device="cpu", out=tmp_path, progress=False)
 
 
-def test_the_best_weights_of_another_run_are_not_taken(split, tmp_path):
+@pytest.mark.parametrize("done", [1, 2], ids=["interrupted", "finished"])
+def test_the_best_weights_of_another_run_are_not_taken(split, tmp_path, monkeypatch, done):
+    """Nor written over: the refusal comes before any training."""
+    run_epoch = _Trainer.run_epoch
+
+    def stops(trainer):
+        if trainer.epoch == done:
+            raise KeyboardInterrupt
+        return run_epoch(trainer)
+
     for seed in (0, 1):
-        out = tmp_path / str(seed)
-        vc.fit(small(split.n_items), split, epochs=2, seed=seed, device="cpu", out=out, progress=False)
+        with monkeypatch.context() as patch, nullcontext() if done == 2 else pytest.raises(KeyboardInterrupt):
+            patch.setattr(_Trainer, "run_epoch", stops)
+            out = tmp_path / str(seed)
+            vc.fit(small(split.n_items), split, epochs=2, seed=seed, device="cpu", out=out, progress=False)
     shutil.copy(tmp_path / "1" / "best.safetensors", tmp_path / "0" / "best.safetensors")
+    before = content(tmp_path / "0")
     with pytest.raises(vc.DataError, match=r"best.safetensors is of another run than checkpoint.safetensors"):
         vc.fit(small(split.n_items), split, epochs=2, device="cpu", out=tmp_path / "0", progress=False)
+    assert content(tmp_path / "0") == before
 
 
 def test_the_best_weights_of_another_run_are_not_written_over(split, tmp_path):

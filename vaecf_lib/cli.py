@@ -206,7 +206,7 @@ def _line(error: Exception) -> str | None:
         return str(error)
     if isinstance(error, OSError):  # a full disk, a folder that may not be written, a name too long
         where = f"{error.filename}: " if error.filename else ""
-        return f"{where}{error.strerror or error}. Nothing of a kept run was lost"
+        return f"{where}{error.strerror or error}. Mend that and call again: a run kept with --out is whole"
     if isinstance(error, MemoryError) or (isinstance(error, RuntimeError) and "memory" in str(error)):
         reason = (str(error).splitlines() or ["of memory"])[0]  # torch's own kinds are RuntimeErrors
         return f"not enough memory: lower the model's sizes or --batch-size ({reason})"

@@ -88,7 +88,7 @@ def _by_code(model: Model, history: Iterable[Entry], items: Items) -> dict[int, 
         item, rating = entry if isinstance(entry, tuple | list) and len(entry) == 2 else (entry, None)
         try:
             code = items.code(item) if isinstance(item, str) else int(item)
-            sound = isinstance(item, str) or code == item
+            sound = isinstance(item, str) or (code == item and not isinstance(item, bool))
             rating = None if rating is None else float(rating)
         except (TypeError, ValueError, OverflowError):
             sound = False

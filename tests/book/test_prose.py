@@ -83,6 +83,13 @@ def test_setup_cell_and_parameters(name):
         assert f"{parameter} = " in cells[1].source
 
 
+@pytest.mark.parametrize("name", CHAPTERS)
+def test_no_line_of_prose_is_taken_for_a_comment(name):
+    """MyST drops a line that begins with a percent sign: a wrapped "5 %" would lose the rest of its sentence."""
+    prose = [cell.source for cell in tool.read_chapter(name).cells if cell.cell_type == "markdown"]
+    assert not [line for source in prose for line in source.splitlines() if line.startswith("%")]
+
+
 def test_the_address_of_the_repository_stands_once():
     """A published address stands in _config.yml alone; the one that nobody owns stands nowhere."""
     texts = [*(ROOT / "book").rglob("*.md"), *(ROOT / "book" / "_ext").rglob("*.py"), ROOT / "README.md"]

@@ -217,6 +217,9 @@ def test_incomplete_release_is_refused(folder, monkeypatch):
     monkeypatch.setitem(catalog.DATASETS, "ml-1m", entry)
     with pytest.raises(vc.DataError, match=r"ml-1m has 1,000,209 ratings, this file 3"):
         vc.load_dataset("ml-1m")
+    monkeypatch.setitem(catalog.DATASETS, "ml-1m", dataclasses.replace(entry, ratings=2))
+    with pytest.raises(vc.DataError, match=r"ml-1m has 2 ratings, this file 3: .* another release"):
+        vc.load_dataset("ml-1m")
 
 
 def test_truncated_zip(folder):
@@ -285,10 +288,13 @@ def test_damaged_archives_are_refused_in_one_line(folder, name, files):
 
 
 @pytest.mark.parametrize("member", ["../evil.dat", "/etc/evil.dat", "C:\\evil.dat", "a/../../evil.dat"])
-def test_zip_member_outside_the_folder(folder, member):
+def test_archive_member_outside_the_folder(folder, member):
     zipped(folder / "ml-1m.zip", {member: "x", **ML_DAT}, prefix="")
-    with pytest.raises(vc.DataError, match="points outside the archive's folder"):
-        vc.load_dataset("ml-1m")
+    with tarfile.open(folder / "nf_prize_dataset.tar.gz", "w:gz") as tar:
+        tar.addfile(tarfile.TarInfo(member))
+    for name in ("ml-1m", "netflix"):
+        with pytest.raises(vc.DataError, match="points outside the archive's folder"):
+            vc.load_dataset(name)
 
 
 def test_wrong_archive(folder):
@@ -315,7 +321,7 @@ class Server:
 
         class Handler(BaseHTTPRequestHandler):
             def do_GET(self):
-                outer.requests.append((self.path, self.headers.get("Range")))
+                outer.requests.append((self.path, self.headers.get("Range"), self.headers.get("Accept-Encoding")))
                 if "missing" in self.path:
                     self.send_error(404)
                     return
@@ -368,6 +374,7 @@ def test_download_verifies_and_is_kept(server, tmp_path):
     assert path.read_bytes() == server.body
     download((f"{server.url}/file.zip",), digest(server.body), tmp_path, keep)
     assert len(server.requests) == 1, "a verified file is not fetched again"
+    assert server.requests[0][2] == "identity", "packed for the way, lengths and ranges would be of other bytes"
 
 
 def test_download_resumes_where_it_broke_off(server, tmp_path):
@@ -397,6 +404,9 @@ def test_download_tries_the_next_mirror(server, tmp_path):
 def test_wrong_hash_is_refused_and_leaves_nothing(server, tmp_path):
     with pytest.raises(vc.DataError, match=r"(?s)could not fetch file\.zip:.*hash"):
         download((f"{server.url}/file.zip",), "0" * 64, tmp_path, keep)
+    with pytest.raises(vc.DataError, match="hash") as caught:
+        download((f"{server.url}/file.zip",), "0" * 64, tmp_path, keep)
+    assert "delete that file" not in str(caught.value), "a published hash is no file of the user's"
     assert not (tmp_path / "file.zip").exists()
 
 
@@ -491,3 +501,8 @@ def test_load_dataset_downloads_and_prints_the_terms_once(server, tmp_path, monk
 def test_source_reads_a_single_file(tmp_path):
     (tmp_path / "a.csv").write_text("x")
     assert Source(tmp_path / "a.csv").read("a.csv") == b"x"
+
+
+def test_source_reads_the_file_of_that_name_alone(tmp_path):
+    write(tmp_path, {"uXdata": "wrong", "u.data.bak": "wrong", "z/u.data": "right"})
+    assert Source(tmp_path).read("u.data") == b"right"

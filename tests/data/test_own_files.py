@@ -219,6 +219,9 @@ BROKEN = [
     ("x.csv", "user,item\n1,2\n1,\n", "line 3: item is missing"),
     ("x.csv", "user,item\n1,2\n1,  \n", "line 3: item is missing"),
     ("x.csv", "user,item\n1,2\n\n1,4\n", "line 3: the line is blank"),
+    ("x.csv", "user,item\n1,2\n\n\n1,4\n", "line 3: the line is blank"),
+    ("x.csv", "user,item,rating\n1,2,3\n1,3,1_0\n", "line 3: rating is missing or not a number: '1_0'"),
+    ("x.csv", "user,item,rating\n1,2,3\n1,3,-1e39\n", "line 3: rating is '-1e39', beyond the largest number"),
     ("x.csv", "user,item,rating\n1,2,3\n1,3\n", "line 3: 2 fields, but the first line names 3 columns"),
     ("x.csv", 'user,item\n1,2\n1,"3\n1,4\n', "line 3: quotes that do not match"),
     ("x.csv", b"user,item\n1,2\n1,caf\xe9\n", "line 3: not UTF-8 text"),
@@ -254,6 +257,16 @@ def test_broken_files_are_named(tmp_path, name, content, message):
     with pytest.raises(vc.DataError, match=message) as caught:
         vc.read_own_file(path)
     assert str(path) in str(caught.value) and "\n" not in str(caught.value)
+
+
+def test_parquet_pages_are_checked_where_they_carry_checksums(tmp_path):
+    table = pa.table({"user": [1, 2, 3], "item": [5, 5, 5], "rating": [1.0, 2.0, 3.0]})
+    out = io.BytesIO()
+    parquet.write_table(table, out, compression="none", use_dictionary=False, write_page_checksum=True)
+    content, two = out.getvalue(), np.array([1.0, 2.0, 3.0]).tobytes()
+    assert content.count(two) == 1 and len(read(tmp_path, content, "parquet")) == 3
+    with pytest.raises(vc.DataError, match=r"cannot be read as \.parquet"):
+        read(tmp_path, content.replace(two, np.array([1.0, 4.0, 3.0]).tobytes()), "parquet")
 
 
 def test_npz_with_pickles_is_refused(tmp_path):

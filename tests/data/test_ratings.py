@@ -24,6 +24,12 @@ def test_is_test_as_numbers():
     assert log_of(user=[1, 2], item=[1, 2], is_test=[0.0, 1.0]).is_test.tolist() == [False, True]
 
 
+def test_a_column_that_is_there_twice_is_named():
+    table = pd.DataFrame([[1, 2, 3.0, 4.0]], columns=["user", "item", "rating", "rating"])
+    with pytest.raises(vc.DataError, match=r"needs one column 'rating', found \['user', 'item', 'rating', 'rating'"):
+        vc.RatingLog.from_frame("mine", table)
+
+
 BROKEN = [
     ({"userId": [1], "item": [1]}, r"needs one column 'user', found \['userId', 'item'\]\. Rename the columns"),
     ({"user": [1]}, "needs one column 'item'"),
@@ -37,6 +43,7 @@ BROKEN = [
     ({"user": [1, 2], "item": [1, 2], "rating": [1, "x"]}, "rating must be a finite number"),
     ({"user": [1, 2], "item": [1, 2], "rating": [1, np.nan]}, "row 2: rating is nan, but must be a finite number"),
     ({"user": [1, 2], "item": [1, 2], "rating": [1, 1e39]}, r"row 2: rating is 1e\+39"),
+    ({"user": [1, 2], "item": [1, 2], "rating": [-1e39, 1]}, r"row 1: rating is -1e\+39"),
     ({"user": [1, 2], "item": [1, 2], "timestamp": [1, np.nan]}, "row 2: timestamp is nan"),
     ({"user": [1, 2], "item": [1, 2], "timestamp": [1, 1e30]}, r"row 2: timestamp is 1e\+30"),
     ({"user": [1, 2], "item": [1, 2], "is_test": ["no", "yes"]}, "is_test must be 0 or 1"),

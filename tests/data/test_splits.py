@@ -227,6 +227,7 @@ def test_published_split_is_kept():
     assert pairs(vc.split_ratings(log).test.targets) == {(0, 2), (1, 1)}
     assert pairs(vc.split_weak(log).test.targets) == {(0, 2), (1, 1)}
     drawn = [pairs(vc.split_ratings(log, 0.5, 0.0, 0.5, seed=s, published=False).test.targets) for s in range(5)]
+    assert vc.split_ratings(log).valid is None, "a tenth of four ratings is none: the last epoch is kept"
     assert all(len(held) == 3 for held in drawn) and len(set(map(frozenset, drawn))) > 1
 
 
@@ -283,6 +284,13 @@ def test_an_empty_part_is_refused_before_training():
     few = log_of(user=np.repeat(np.arange(10), 3), item=np.tile(np.arange(3), 10))
     with pytest.raises(vc.ConfigError, match=r"nothing of toy is left for validation: no user held out .* 5 items"):
         vc.split_strong(few, min_items=1)
+    sizes = np.r_[np.full(20, 6), 2]
+    uneven = log_of(user=np.repeat(np.arange(21), sizes), item=np.concatenate([np.arange(n) for n in sizes]))
+    for seed in range(200):
+        if np.random.RandomState(seed).permutation(21)[-1] == 20:
+            break
+    with pytest.raises(vc.ConfigError, match="nothing of toy is left for test: no user held out"):
+        vc.split_strong(uneven, n_heldout=1, min_items=1, seed=seed)
 
 
 def test_a_split_says_what_it_keeps(planted):
@@ -293,6 +301,7 @@ def test_a_split_says_what_it_keeps(planted):
     assert str(vc.split_weak(log_of(**GRID)).kept) == (
         "at least 5 items per user: 100 of 100 interactions and 10 of 10 users kept"
     )
+    assert "at least 1 items per user" in str(vc.split_weak(log_of(**GRID), min_items=0).kept), "of the others is none"
     assert "no threshold on ratings from 1 to 5" in str(vc.split_weak(planted).kept)
     assert vc.split_weak(planted).to("cpu").kept is not None
     assert vc.split_ratings(planted).kept is None, "nothing is thrown away there"
@@ -304,6 +313,15 @@ def test_a_split_that_throws_most_away_warns():
     lonely = log_of(user=np.r_[GRID["user"], 10:40], item=np.r_[GRID["item"], np.zeros(30, int)])
     with pytest.warns(UserWarning, match="10 of 40 users kept. To keep more, lower threshold or min_items"):
         vc.split_strong(lonely)
+    lonely = log_of(user=np.r_[GRID["user"], 10:21], item=np.r_[GRID["item"], np.zeros(11, int)])
+    with pytest.warns(UserWarning, match="10 of 21 users kept"):
+        vc.split_strong(lonely)
+
+
+def test_a_split_that_keeps_a_fifth_or_half_is_silent():
+    """The highest mark alone is some 22 % of MovieLens' ratings."""
+    vc.split_weak(log_of(**GRID, rating=np.where(GRID["item"] < 2, 5, 1)), threshold=5, min_items=0, test=0.5)
+    vc.split_strong(log_of(user=np.r_[GRID["user"], 10:20], item=np.r_[GRID["item"], np.zeros(10, int)]))
 
 
 def test_a_threshold_below_the_scale_warns():
@@ -311,6 +329,8 @@ def test_a_threshold_below_the_scale_warns():
     percent = log_of(**GRID, rating=20 + 10 * (GRID["item"] % 9))
     with pytest.warns(UserWarning, match="ratings from 20 to 100, .* All ratings count as liked: give a threshold"):
         vc.split_strong(percent)
+    vc.split_strong(log_of(**GRID, rating=4 + GRID["item"] % 2), threshold=4)  # the lowest mark is a choice
+    vc.split_strong(log_of(**GRID, rating=np.full(100, 5.0)), threshold=4)  # one mark is no scale
 
 
 def test_the_default_protocol_is_silent_on_usual_ratings(planted, real_data):

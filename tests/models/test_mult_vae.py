@@ -5,7 +5,7 @@ import pytest
 import torch
 
 import vaecf_lib as vc
-from vaecf_lib.data import Batch
+from vaecf_lib.data import Batch, Interactions
 
 
 def softplus(a):
@@ -163,6 +163,18 @@ def test_elbo_terms_equal_the_loss_without_dropout(planted_split):
     assert terms["rate"].sum().item() == pytest.approx(parts["rate"].item(), rel=1e-4)
     assert terms["distortion"].item() == pytest.approx(parts["distortion"].item(), rel=5e-3)  # other noise
     assert terms["rate"].shape == (8,)
+
+
+def test_elbo_terms_see_the_whole_input():
+    """The bound's two sides are read without dropout, also in the middle of training, which then goes on."""
+    torch.manual_seed(0)
+    model = vc.models.MultVAE(40, latent_dim=5, hidden=8, dropout=0.5)
+    x = clicks()
+    train = Interactions.from_pairs(*x.nonzero().T.numpy(), shape=x.shape)
+    during, after = (model.train(mode).elbo_terms(train) for mode in (True, False))
+    assert all(torch.equal(during[name], after[name]) for name in after)
+    model.train().elbo_terms(train)
+    assert model.training
 
 
 def test_a_large_beta_collapses_the_posterior(planted_split):

@@ -121,10 +121,11 @@ def test_single_predictions_are_entries_of_all(ratings, slug):
         assert torch.allclose(model.pair_scores(batch, rows, items), model.scores(batch)[rows, items], atol=1e-5)
 
 
-def test_autorecs_codes_are_those_of_its_weights(ratings):
-    """What predicts was encoded after the last update, not before it."""
+@pytest.mark.parametrize("epochs", [0, 1])
+def test_autorecs_codes_are_those_of_its_weights(ratings, epochs):
+    """What predicts was encoded after the last update, not before it; without any, at the start."""
     model = build("autorec-i", ratings.n_items, hidden=8)
-    vc.fit(model, ratings, epochs=1, device="cpu", progress=False)
+    vc.fit(model, ratings, epochs=epochs, device="cpu", progress=False)
     kept = model.codes.clone()
     model.encode_items()
     assert torch.equal(model.codes, kept) and kept.std() > 0
@@ -257,6 +258,21 @@ def test_hyvae_loss_equals_plain_numpy(options, missing):
     assert loss.item() == pytest.approx(total, rel=1e-4)
 
 
+def test_hyvae_divergence_is_annealed():
+    """Half-way through the annealing, half of beta L_KL is in the loss; the rest of Eq. 9 does not change."""
+    _, matrix = small_ratings()
+    torch.manual_seed(0)
+    model = vc.models.HyVAE(12, hidden=6, code=7, beta=0.6, anneal=0.5).eval()
+    model.prepare(matrix)
+    batch = matrix.rows(torch.arange(9))
+    start, *later = (model.loss(batch, progress) for progress in (0.0, 0.25, 0.5, 1.0))
+    rate = start[1]["rate"].item()
+    assert rate > 0.01
+    assert [loss.item() - start[0].item() for loss, _ in later] == pytest.approx(
+        [0.3 * rate, 0.6 * rate, 0.6 * rate], rel=1e-3
+    )
+
+
 def test_hyvae_fusion_starts_as_the_mean():
     _, matrix = small_ratings()
     model = vc.models.HyVAE(12, hidden=6, code=7).eval()
@@ -305,20 +321,25 @@ def test_bmf_blocks_add_up_to_the_objective(kl):
     assert total_loss == pytest.approx(0.5 * total_error + times * (0.3 * kl_u + 0.7 * kl_v).item(), rel=1e-4)
 
 
-def test_bmf_block_loss_equals_plain_numpy():
-    dense, matrix, model = bmf(attention="softmax", beta_u=0.3, beta_v=0.7)
+@pytest.mark.parametrize("dropout", [0.0, 0.5])
+def test_bmf_block_loss_equals_plain_numpy(dropout):
+    """Eq. 7-10. Dropout hides the same entries from both inputs of both towers of a side, none from its attention."""
+    dense, matrix, model = bmf(attention="softmax", beta_u=0.3, beta_v=0.7, dropout=dropout)
     for p in model.parameters():
         torch.nn.init.normal_(p, std=0.4)
     block = next(iter(model.phases()[0].sweep.shuffled(0)))
     torch.manual_seed(7)
     loss, _ = model.loss(block, 0.0)
     torch.manual_seed(7)
+    kept_u, kept_v = np.zeros((9, 12)), np.zeros((12, 9))
+    for kept, half in ((kept_u, block.users), (kept_v, block.items)):
+        kept[half.users[half.rows], half.items] = torch.nn.functional.dropout(torch.ones_like(half.values), dropout)
     eps_u, eps_v = (torch.randn(len(i), 3).double().numpy() for i in (block.users, block.items))
     w, x = numbers(model), dense.double().numpy()
     relu = lambda a: np.maximum(a, 0)  # noqa: E731
 
-    def encode(side, rows, centred, others):
-        """Mean and log-variance for some rows of the centred matrix (its zeros are missing)."""
+    def encode(side, rows, centred, others, kept):
+        """Mean and log-variance for some rows of the centred matrix (its zeros are missing), of which some are kept."""
         out = []
         for part, look in (("mean", "look_mean"), ("variance", "look_variance")):
             vectors = []
@@ -328,9 +349,9 @@ def test_bmf_block_loss_equals_plain_numpy():
                 def dense_layers(h, name, side=side, part=part):
                     return relu(h @ w[f"{side}.{part}.{name}.0.weight"].T + w[f"{side}.{part}.{name}.0.bias"])
 
-                data = sum(centred[0][r, j] * w[f"{side}.{part}.data.weight"][j] for j in rated)
+                data = sum(kept[r, j] * centred[0][r, j] * w[f"{side}.{part}.data.weight"][j] for j in rated)
                 data = dense_layers(relu(data + w[f"{side}.{part}.data.bias"]), "data_rest")
-                latent = sum(others[j] @ w[f"{side}.{part}.phi"][j] for j in rated)
+                latent = sum(kept[r, j] * others[j] @ w[f"{side}.{part}.phi"][j] for j in rated)
                 latent = dense_layers(relu(latent + w[f"{side}.{part}.phi_bias"]), "latent_rest")
                 own = np.concatenate([data, latent]) @ w[f"{side}.{part}.output.weight"].T
                 own = own + w[f"{side}.{part}.output.bias"]
@@ -345,8 +366,8 @@ def test_bmf_block_loss_equals_plain_numpy():
     seen = x > 0
     rest = np.where(seen, x - w["above"][:, None] - w["offsets.items"], 0)
     users, items = block.users.users.numpy(), block.items.users.numpy()
-    mu, logvar = encode("users", users, (rest, seen), w["v_sample"])
-    nu, logtau = encode("items", items, (rest.T, seen.T), w["u_sample"])
+    mu, logvar = encode("users", users, (rest, seen), w["v_sample"], kept_u)
+    nu, logtau = encode("items", items, (rest.T, seen.T), w["u_sample"], kept_v)
     u, v = mu + np.exp(logvar / 2) * eps_u, nu + np.exp(logtau / 2) * eps_v
     predicted = w["above"][users][:, None] + w["offsets.items"][items] + u @ v.T
     error = (seen[np.ix_(users, items)] * (x[np.ix_(users, items)] - predicted) ** 2).sum()
@@ -356,6 +377,45 @@ def test_bmf_block_loss_equals_plain_numpy():
 
     total = (0.5 * error + 0.3 * kl(mu, logvar) / 3 + 0.7 * kl(nu, logtau) / 3) / (matrix.nnz / 9)
     assert loss.item() == pytest.approx(total, rel=1e-4)
+
+
+@pytest.mark.parametrize("side", ["users", "items"])
+def test_bmf_one_side_against_the_others_sample(side):
+    """Eq. 7 with one side held fixed: 1/2 (x - u v)^2 + beta KL, the other's factor the sample of the last iteration."""
+    *_, model = bmf(updates="sequential", beta_u=0.3, beta_v=0.7)
+    model.resample()  # samples and means differ
+    encode, loss, rows, beta, other = {
+        "users": (model.encode_users, model.users_loss, model.by_user, 0.3, model.v_sample),
+        "items": (model.encode_items, model.items_loss, model.by_item, 0.7, model.u_sample),
+    }[side]
+    batch = rows.rows(torch.tensor([5, 0, 3]))
+    torch.manual_seed(7)
+    ours, terms = loss(batch, 0.0)
+    torch.manual_seed(7)
+    eps = torch.randn(3, 3).double().numpy()
+    mu, logvar = (part.detach().double().numpy() for part in encode(batch))
+    predicted = (mu + np.exp(logvar / 2) * eps) @ other.double().numpy().T
+    at = (batch.rows.numpy(), batch.items.numpy())
+    error, kl = ((batch.values.numpy() - predicted[at]) ** 2).sum(), 0.5 * (mu**2 + np.exp(logvar) - 1 - logvar).sum()
+    assert ours.item() == pytest.approx((0.5 * error + beta * kl) / len(batch.items), rel=1e-5)
+    assert terms["error"].item() == pytest.approx(error / len(batch.items), rel=1e-5)
+
+
+def test_bmf_first_layers_start_at_the_scale_of_what_is_rated():
+    """A first layer that could sum J entries and sums a share of them starts 1 / sqrt(share) larger, and no other."""
+    _, matrix, model = bmf()
+    before = {name: p.clone() for name, p in model.named_parameters()}
+    model.start(matrix)
+    grown = {
+        name: (p / before[name]).mean().item() for name, p in model.named_parameters() if (p != before[name]).any()
+    }
+    layers = {
+        f"{side}.{part}.{name}"
+        for side in ("users", "items")
+        for part in ("mean", "variance")
+        for name in ("data.weight", "phi")
+    }
+    assert grown == pytest.approx(dict.fromkeys(layers, (matrix.nnz / (9 * 12)) ** -0.5))
 
 
 @pytest.mark.parametrize("kind", ["paper", "softmax"])
@@ -383,6 +443,17 @@ def test_bmf_fed_back_embeddings_are_constants_and_renewed_after_an_iteration():
     assert model.v_sample.grad is None and torch.equal(model.v_sample, before)
     model.resample()
     assert not torch.equal(model.v_sample, before)
+
+
+def test_bmf_predicts_from_whole_rows_and_the_same_iteration():
+    """After an iteration both sides are encoded without dropout, each from the other's sample of that iteration."""
+    *_, model = bmf(dropout=0.5)
+    with torch.no_grad():
+        mu, _ = model.eval().encode_users(model.by_user.rows(torch.arange(9)))
+        nu, _ = model.encode_items(model.by_item.rows(torch.arange(12)))
+    model.train().resample()
+    assert torch.allclose(model.u_mean, mu, atol=1e-6) and torch.allclose(model.v_mean, nu, atol=1e-6)
+    assert model.training
 
 
 @pytest.mark.slow

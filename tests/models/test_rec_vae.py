@@ -149,8 +149,35 @@ def test_the_decoder_step_sees_the_whole_input(planted_split):
         assert model.encoder.training
 
 
-def test_memory_is_refreshed_after_the_encoders_passes(planted_split):
+def test_the_prior_remembers_the_posterior_of_the_whole_input():
+    """While the encoder is trained with dropout, q(z | phi_old, x) of the composite prior (Eq. 17) has all of x."""
+    model = vc.models.RecVAE(40, dropout=0.9, **SMALL).train()
+    seen = {"encoder": [], "old_encoder": []}
+    for name, outputs in seen.items():
+        getattr(model, name).register_forward_hook(lambda module, args, out, outputs=outputs: outputs.append(out[0]))
+    for _ in range(2):
+        model.train().encoder_loss(Batch.from_dense(clicks()), 0.0)
+    assert torch.equal(*seen["old_encoder"]) and not torch.equal(*seen["encoder"])
+    assert torch.equal(seen["old_encoder"][0], model.eval().old_encoder(Batch.from_dense(clicks()))[0])
+
+
+def test_an_epoch_is_three_passes_of_the_encoder_and_one_of_the_decoder(planted_split, monkeypatch):
+    """Algorithm 1 with the public code's M_enc = 3 and M_dec = 1, and the memory renewed in between."""
+    done = []
+    for name in ("encoder_loss", "decoder_loss", "update_prior"):
+        original = getattr(vc.models.RecVAE, name)
+        monkeypatch.setattr(
+            vc.models.RecVAE, name, lambda *args, name=name, call=original: (done.append(name), call(*args))[1]
+        )
     model = vc.models.RecVAE(planted_split.n_items, **SMALL)
+    vc.fit(model, planted_split, epochs=2, batch_size=planted_split.train.n_users, device="cpu", progress=False)
+    assert done == 2 * [*["encoder_loss"] * 3, "update_prior", "decoder_loss"]
+
+
+@pytest.mark.parametrize("alternating", [True, False])
+def test_memory_is_refreshed_after_the_encoders_passes(planted_split, alternating):
+    """phi_old <- phi of Algorithm 1, in the row of Table 2 without alternation too (the public code forgets it)."""
+    model = vc.models.RecVAE(planted_split.n_items, alternating=alternating, clean_decoder=alternating, **SMALL)
     vc.fit(model, planted_split, epochs=1, device="cpu", progress=False)
     for new, old in zip(model.encoder.parameters(), model.old_encoder.parameters(), strict=True):
         assert torch.equal(new, old) and not old.requires_grad

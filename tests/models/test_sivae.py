@@ -93,6 +93,17 @@ def test_x_enters_once_whatever_the_number_of_draws(planted_split):
     assert seen == [(20, 3 * 8 + 2 * 5)]
 
 
+def test_scores_average_all_draws_of_the_noise():
+    """The posterior's mean is that over all sixteen draws kept for scoring, drawn one by one here."""
+    torch.manual_seed(0)
+    model = vc.models.SIVAE(40, latent_dim=5, hidden=8, layers=2, dropout=0.0).eval()
+    batch = Batch.from_dense(clicks())
+    with torch.no_grad():
+        means = [model.encode(batch, model.scoring_noise[:, [k]])[0][0] for k in range(16)]
+        assert torch.allclose(model.scores(batch), model.decode(sum(means) / 16), atol=1e-5)
+    assert model.scoring_noise.shape[1] == 16 and not torch.allclose(means[0], sum(means) / 16, atol=0.01)
+
+
 def test_bernoulli_noise_and_bad_options():
     model = vc.models.SIVAE(40, latent_dim=5, hidden=8, noise="bernoulli")
     assert set(model.draw_noise(4, 5).unique().tolist()) == {0.0, 1.0}

@@ -138,6 +138,31 @@ def test_penalty_acts_as_its_gradient_on_weight_matrices_alone():
     assert others.get("weight_decay", 0) == 0 and all(p.ndim == 1 for p in others["params"])
 
 
+def test_pseudo_inputs_are_trained_and_not_penalised():
+    """A VampPrior with a penalty: the pseudo-inputs are a matrix too, but data rather than weights."""
+    model = vc.models.VAEVamp(40, penalty=0.01, **SMALL)
+    names = {p: name for name, p in model.named_parameters()}
+    decay = [
+        (names[p], group.get("weight_decay", 0)) for group in model.phases()[0].parameters for p in group["params"]
+    ]
+    matrices = {f"{layer}.weight" for layer in ("input", "posterior", "hidden", "output")}
+    assert sorted(decay) == sorted((name, 0.02 if name in matrices else 0) for name in names.values())
+
+
+def test_scores_go_through_the_flow():
+    """VAE-IAF ranks by the decoder's answer to the flow of mu, not to mu, where its decoder was never trained."""
+    torch.manual_seed(0)
+    model = vc.models.VAEIAF(40, **SMALL).eval()
+    for p in model.parameters():
+        torch.nn.init.normal_(p, std=0.5)
+    x = clicks()
+    w = {name: p.detach().double().numpy() for name, p in model.named_parameters()}
+    for row, ours in zip(x.double().numpy(), model.scores(Batch.from_dense(x)).detach().numpy(), strict=True):
+        z, _ = flow_step(w, heads(w, row)[0])
+        eta = w["output.weight"] @ np.tanh(w["hidden.weight"] @ z + w["hidden.bias"]) + w["output.bias"]
+        assert np.allclose(ours, eta, atol=1e-5)
+
+
 def test_bad_options_are_named():
     with pytest.raises(vc.ConfigError, match="posterior='flow': choose one of gaussian, iaf"):
         vc.models.VAEIAF(40, posterior="flow")

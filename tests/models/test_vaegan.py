@@ -233,6 +233,16 @@ def test_players_take_turns_on_every_batch(planted_split):
     assert [phase.name for phase in vc.models.VAEGANAvb(planted_split.n_items, **SMALL).phases()] == ["T", "G"]
 
 
+def test_critics_have_their_own_adam():
+    """Critics learn with ``critic_lr`` and beta_1 = 0.5, encoder and decoder with ``lr`` and Adam's own betas."""
+    settings = {}
+    for phase in vc.models.VAEGANAvbDC(40, critic_lr=0.03, lr=0.002, **SMALL).phases():
+        (group,) = torch.optim.Adam(phase.parameters, lr=phase.lr).param_groups
+        settings[phase.name] = (phase.optimiser, group["lr"], group["betas"])
+    critic = ("adam", 0.03, (0.5, 0.999))
+    assert settings == {"T": critic, "D": critic, "G": ("adam", 0.002, (0.9, 0.999))}
+
+
 def test_alpha_is_annealed_from_zero():
     model, batch = rough(alpha=0.2, anneal=0.5), Batch.from_dense(clicks())
     assert [round(model.loss(batch, p)[1]["alpha"], 3) for p in (0.0, 0.25, 0.5, 1.0)] == [0.0, 0.1, 0.2, 0.2]

@@ -19,7 +19,7 @@ from .ratings import RatingLog
 class HeldOut:
     """What a model is shown of some users (``history``) and must find (``targets``): same shape, no pair in both.
 
-    Users without targets are never scored; :attr:`n_without_targets` counts them.
+    Users without targets are never scored; ``n_without_targets`` counts them.
     """
 
     history: Interactions

@@ -125,9 +125,8 @@ class Model(nn.Module):
         """Note what the columns of ``split`` are, and the scale of its ratings, for those who will be served."""
         self.item_names = split.items
         self.item_index.copy_(torch.as_tensor(split.item_index))
-        values = split.train.values
-        if values is not None and len(values):
-            self.rating_range.copy_(torch.stack([values.min(), values.max()]))
+        values, clicks = split.train.values, self.rating_range.new_tensor([torch.inf, -torch.inf])
+        self.rating_range.copy_(clicks if values is None else torch.stack([values.min(), values.max()]))
 
     def phases(self) -> list[Phase]:
         """Return how the model is trained; none for a model that only needs :meth:`prepare`."""
