@@ -220,7 +220,8 @@ def test_options_of_fit(planted_split, option, message):
 def test_the_largest_seeds_and_batches_work(planted):
     split = vc.split_strong(planted, seed=2**32 - 1, n_heldout=1300)
     model = vc.models.MultVAE(split.n_items, latent_dim=4, hidden=8)
-    vc.fit(model, split, epochs=1, batch_size=10**9, seed=2**63 - 1, device="cpu", progress=False)
+    run = vc.fit(model, split, epochs=1, batch_size=10**9, seed=2**63 - 1, device="cpu", progress=False)
+    assert run.best_epoch == 1 and np.isfinite(run.curve("loss")).all()
 
 
 def test_options_of_splits_and_evaluate(planted, planted_split):

@@ -320,8 +320,9 @@ def test_a_split_that_throws_most_away_warns():
 
 def test_a_split_that_keeps_a_fifth_or_half_is_silent():
     """The highest mark alone is some 22 % of MovieLens' ratings."""
-    vc.split_weak(log_of(**GRID, rating=np.where(GRID["item"] < 2, 5, 1)), threshold=5, min_items=0, test=0.5)
-    vc.split_strong(log_of(user=np.r_[GRID["user"], 10:20], item=np.r_[GRID["item"], np.zeros(10, int)]))
+    fifth = vc.split_weak(log_of(**GRID, rating=np.where(GRID["item"] < 2, 5, 1)), threshold=5, min_items=0, test=0.5)
+    half = vc.split_strong(log_of(user=np.r_[GRID["user"], 10:20], item=np.r_[GRID["item"], np.zeros(10, int)]))
+    assert fifth.kept.ratings == (20, 100) and half.kept.users == (10, 20)  # a warning is an error in these tests
 
 
 def test_a_threshold_below_the_scale_warns():
@@ -329,15 +330,20 @@ def test_a_threshold_below_the_scale_warns():
     percent = log_of(**GRID, rating=20 + 10 * (GRID["item"] % 9))
     with pytest.warns(UserWarning, match="ratings from 20 to 100, .* All ratings count as liked: give a threshold"):
         vc.split_strong(percent)
-    vc.split_strong(log_of(**GRID, rating=4 + GRID["item"] % 2), threshold=4)  # the lowest mark is a choice
-    vc.split_strong(log_of(**GRID, rating=np.full(100, 5.0)), threshold=4)  # one mark is no scale
+    for rating in (4 + GRID["item"] % 2, np.full(100, 5.0)):  # the lowest mark is a choice, and one mark is no scale
+        assert vc.split_strong(log_of(**GRID, rating=rating), threshold=4).kept.ratings == (100, 100)
+
+
+def active(log, threshold):
+    return np.flatnonzero(np.bincount(log.user[log.rating >= threshold], minlength=log.n_users) >= 5)
 
 
 def test_the_default_protocol_is_silent_on_usual_ratings(planted, real_data):
     """Chapters print nothing to stderr; the highest mark alone is a choice one may make."""
     for log in (planted, vc.load_dataset("ml-100k"), vc.load_dataset("ml-1m")):
         for threshold in (4, 5):
-            vc.split_strong(log, threshold=threshold)  # a warning of the library is an error in these tests
+            kept = vc.split_strong(log, threshold=threshold).kept  # a warning is an error in these tests
+            assert kept.ratings[0] == (log.rating[np.isin(log.user, active(log, threshold))] >= threshold).sum()
 
 
 @pytest.mark.parametrize("seed", [-1, 2**32])
