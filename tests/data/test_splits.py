@@ -360,3 +360,26 @@ def test_an_experiment_prints_what_is_kept(planted, capsys):
     assert capsys.readouterr().err.count("threshold 4 on ratings from 1 to 5") == 1
     run_experiment("popularity", planted, epochs=1, progress=False)
     assert "threshold" not in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("cut", [split_strong, split_weak, split_ratings])
+def test_people_have_all_that_the_log_says_of_them_and_the_rows_they_were_trained_in(cut):
+    """Who is served by id must get the history of that id, not of a neighbouring row."""
+    log = load_dataset("planted")
+    split = cut(log)
+    people, trained = split.people, split.people.train_rows >= 0
+    kept = log.rating >= 4 if split.protocol == "strong" else np.ones(len(log), dtype=bool)
+    for at in (0, 7, len(people.ids) - 1):
+        user = int(np.flatnonzero(log.user_ids == people.ids[at])[0])
+        items = log.item[kept & (log.user == user)]
+        history = people.histories.rows(torch.tensor([at]))
+        assert set(split.item_index[history.items]) == set(items) & set(split.item_index)
+        if trained[at]:
+            row = split.train.rows(torch.tensor([people.train_rows[at]]))
+            assert set(row.items.tolist()) <= set(history.items.tolist())
+    assert sorted(people.train_rows[trained]) == list(range(split.train.n_users))
+    held_out = 0 if split.protocol != "strong" else split.valid.history.nnz + split.test.history.nnz
+    parts = [part.targets.nnz for part in (split.valid, split.test) if part is not None]
+    assert people.histories.nnz == split.train.nnz + held_out + sum(parts)
+    assert (people.histories.values is None) == (split.protocol != "ratings")
+    assert split.source["data_sha256"] == log.sha256 and split.source["protocol"] == split.protocol

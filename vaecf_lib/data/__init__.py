@@ -6,7 +6,7 @@ from .items import Items
 from .own_files import read_history, read_own_file
 from .planted import CAST, PlantedWorld, cast_of, planted_world
 from .ratings import RatingLog
-from .splits import HeldOut, Kept, Split, split_ratings, split_strong, split_weak
+from .splits import HeldOut, Kept, People, Split, split_ratings, split_strong, split_weak
 from .sweeps import Block, BlockSweep, Pairs, PairSweep, RowSweep, Sweep
 
 __all__ = [
@@ -21,6 +21,7 @@ __all__ = [
     "Kept",
     "PairSweep",
     "Pairs",
+    "People",
     "PlantedWorld",
     "RatingLog",
     "RowSweep",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import warnings
 from dataclasses import dataclass, replace
 from itertools import pairwise
+from typing import Any
 
 import numpy as np
 
@@ -60,13 +61,28 @@ class Kept:
 
 
 @dataclass(frozen=True)
+class People:
+    """The users of a split by their source ids, and all that the data say of each.
+
+    ``ids`` (n,) source ids · ``histories`` (n, n_items) everything that was kept of them, held-out parts included ·
+    ``train_rows`` (n,) int64 row of the training part, -1 for users that were held out.
+    """
+
+    ids: np.ndarray
+    histories: Interactions
+    train_rows: np.ndarray
+
+
+@dataclass(frozen=True)
 class Split:
     """A data set cut by a protocol.
 
     ``train`` what models fit · ``valid``, ``test`` (:class:`HeldOut`; ``valid`` may be None) · ``item_index``
     (n_items,) code in the log of each column · ``protocol`` strong, weak or ratings · ``titles`` by column ·
     ``items`` ids and titles by code in the log, None if nobody knows them ·
-    ``kept`` what the protocol's threshold and min_items left (None where it has neither).
+    ``kept`` what the protocol's threshold and min_items left (None where it has neither) ·
+    ``people`` who the users are (:class:`People`), for those who will be served ·
+    ``source`` which log was cut how: its name, its hash and the split's settings, as JSON has them.
     """
 
     protocol: str
@@ -77,6 +93,8 @@ class Split:
     titles: tuple[str, ...] | None = None
     items: Items | None = None
     kept: Kept | None = None
+    people: People | None = None
+    source: dict[str, Any] | None = None
 
     @property
     def n_items(self) -> int:
@@ -147,6 +165,25 @@ def _titles(log: RatingLog, item_index: np.ndarray) -> tuple[str, ...] | None:
     return None if log.titles is None else tuple(log.titles[i] for i in item_index)
 
 
+def _people(log: RatingLog, users: np.ndarray, train_users: np.ndarray, item_index: np.ndarray) -> People:
+    """Return who ``users`` (ascending codes) are and what ``log`` has of them in the columns ``item_index``."""
+    row, column = np.full(log.n_users, -1), np.full(log.n_items, -1)
+    row[users], column[item_index] = np.arange(len(users)), np.arange(len(item_index))
+    keep = (row[log.user] >= 0) & (column[log.item] >= 0)
+    values = None if log.rating is None else log.rating[keep]
+    histories = Interactions.from_pairs(
+        row[log.user[keep]], column[log.item[keep]], values, shape=(len(users), len(item_index))
+    )
+    train_rows = np.full(len(users), -1)
+    train_rows[row[train_users]] = np.arange(len(train_users))
+    return People(log.user_ids[users], histories, train_rows)
+
+
+def _source(log: RatingLog, protocol: str, **settings: Any) -> dict[str, Any]:
+    """Return which log is cut and how."""
+    return {"data": log.name, "data_sha256": log.sha256, "protocol": protocol, "settings": settings}
+
+
 @checked
 def split_strong(
     log: RatingLog,
@@ -167,6 +204,7 @@ def split_strong(
         ConfigError: an option is out of range, ``n_heldout`` leaves no training users, the threshold leaves no ratings,
             or no held-out user has anything to be found.
     """
+    source = _source(log, "strong", n_heldout=n_heldout, threshold=threshold, min_items=min_items, seed=seed)
     whole, log = log, positives(log, threshold)
     users = _active_users(log, min_items)
     n_heldout = max(len(users) // 10, 1) if n_heldout is None else n_heldout
@@ -176,8 +214,8 @@ def split_strong(
             f"choose 1 to {max((len(users) - 1) // 2, 0)}, or lower min_items"
         )
     kept = _what_is_kept(whole, log, users, threshold, min_items)
-    users = users[np.random.RandomState(seed).permutation(len(users))]
-    groups = np.split(users, [len(users) - 2 * n_heldout, len(users) - n_heldout])
+    shuffled = users[np.random.RandomState(seed).permutation(len(users))]
+    groups = [np.sort(group) for group in np.split(shuffled, [len(users) - 2 * n_heldout, len(users) - n_heldout])]
 
     in_train = np.isin(log.user, groups[0])
     item_index = np.unique(log.item[in_train])
@@ -185,7 +223,6 @@ def split_strong(
     column[item_index] = np.arange(len(item_index))
 
     def rows(group: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        group = np.sort(group)
         row = np.full(log.n_users, -1)
         row[group] = np.arange(len(group))
         keep = (row[log.user] >= 0) & (column[log.item] >= 0)
@@ -218,6 +255,8 @@ def split_strong(
         titles=_titles(log, item_index),
         items=log.items,
         kept=kept,
+        people=_people(replace(log, rating=None), users, groups[0], item_index),
+        source=source,
     )
 
 
@@ -243,6 +282,7 @@ def split_weak(
     """
     if not 0 < test < 1 or not 0 <= valid < 1 - test:
         raise ConfigError(f"test={test:g} and valid={valid:g} must be shares that leave something to train on")
+    source = _source(log, "weak", test=test, valid=valid, threshold=threshold, min_items=min_items, seed=seed)
     whole, log = log, positives(log, threshold)
     min_items = min_items if log.is_test is None else 1
     users = _active_users(log, min_items)
@@ -279,6 +319,8 @@ def split_weak(
         titles=_titles(log, item_index),
         items=log.items,
         kept=kept,
+        people=_people(replace(log, rating=None), users, users, item_index),
+        source=source,
     )
 
 
@@ -304,6 +346,7 @@ def split_ratings(
         raise ConfigError(f"{log.name} has no ratings: use the strong or weak protocol for clicks")
     if train == 0 or test == 0 or abs(train + valid + test - 1) > 1e-9:
         raise ConfigError(f"train={train:g}, valid={valid:g}, test={test:g} must be shares that add up to 1")
+    source = _source(log, "ratings", train=train, valid=valid, test=test, seed=seed, published=published)
     n, rng = len(log), np.random.RandomState(seed)
     if log.is_test is None or not published:
         parts = np.split(rng.permutation(n), [round(train * n), round((train + valid) * n)])
@@ -327,4 +370,6 @@ def split_ratings(
         item_index=item_index,
         titles=_titles(log, item_index),
         items=log.items,
+        people=_people(log, np.arange(log.n_users), np.arange(log.n_users), item_index),
+        source=source,
     )
