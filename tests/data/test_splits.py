@@ -3,6 +3,7 @@
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 
 import vaecf_lib as vc
 from vaecf_lib.experiment import run_experiment
@@ -362,10 +363,10 @@ def test_an_experiment_prints_what_is_kept(planted, capsys):
     assert "threshold" not in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("cut", [split_strong, split_weak, split_ratings])
+@pytest.mark.parametrize("cut", [vc.split_strong, vc.split_weak, vc.split_ratings])
 def test_people_have_all_that_the_log_says_of_them_and_the_rows_they_were_trained_in(cut):
     """Who is served by id must get the history of that id, not of a neighbouring row."""
-    log = load_dataset("planted")
+    log = vc.load_dataset("planted")
     split = cut(log)
     people, trained = split.people, split.people.train_rows >= 0
     kept = log.rating >= 4 if split.protocol == "strong" else np.ones(len(log), dtype=bool)
