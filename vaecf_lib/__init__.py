@@ -20,6 +20,7 @@ from .data import (
 from .errors import ConfigError, DataError, TrainingError, VaecfError
 from .evaluation import Estimate, evaluate
 from .recommending import Recommendation, recommend
+from .systems import build
 from .training import Run, fit
 
 __version__ = "0.1.0"
@@ -34,6 +35,7 @@ __all__ = [
     "TrainingError",
     "VaecfError",
     "baselines",
+    "build",
     "data",
     "evaluate",
     "fit",

@@ -16,7 +16,7 @@ from .checkpoints import load_model
 from .errors import ConfigError, DataError, VaecfError
 from .experiment import assign_settings, run_experiment
 from .recommending import recommend as recommend_items
-from .systems import SYSTEMS, build, options_of
+from .systems import SYSTEMS
 
 app = typer.Typer(add_completion=False, help=__doc__, pretty_exceptions_enable=False)
 
@@ -39,9 +39,11 @@ def models(
         for name, cls in SYSTEMS.items():
             typer.echo(f"{name:15s} {cls.about}")
         return
-    defaults = build(slug, n_items=1).config  # a preset's own values, too, which its signature leaves at None
-    for name, option in options_of(SYSTEMS[slug]).items():
-        typer.echo(f"{name:17s} {json.dumps(defaults[name]):15s} {option}")
+    if slug not in SYSTEMS:
+        raise ConfigError(f"unknown model {slug!r}. Known: {', '.join(SYSTEMS)}")
+    for name, option in SYSTEMS[slug].options.items():
+        typer.echo(f"{name:17s} {json.dumps(option.default):15s} {option}")
+        typer.echo(f"{'':33s} {option.meaning}")
 
 
 def _parse_value(text: str) -> Any:

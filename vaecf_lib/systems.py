@@ -97,11 +97,6 @@ SYSTEMS: dict[str, System] = {
 }
 
 
-def options_of(system: System) -> dict[str, Option]:
-    """Return a system's options by name."""
-    return system.options
-
-
 def build(slug: str, n_items: int, **options: Any) -> Model:
     """Return an untrained system.
 

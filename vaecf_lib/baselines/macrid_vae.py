@@ -51,7 +51,8 @@ class MacridVAE(LikelihoodModel):
         lr: float = 1e-3,
         kl_of_mu: bool = False,
     ):
-        super().__init__(n_items, "gaussian")
+        super().__init__(n_items)
+        self.use_likelihood("gaussian")
         self.input = SparseInput(n_items, hidden, dropout=0.0)
         self.posterior = nn.Linear(hidden, 2 * latent_dim)
         self.items, self.concepts = nn.Embedding(n_items, latent_dim), nn.Embedding(concepts, latent_dim)

@@ -44,7 +44,8 @@ class AWAE(LikelihoodModel):
         likelihood: ClickLikelihood = "multinomial",
         lr: float = 1e-3,
     ):
-        super().__init__(n_items, likelihood)
+        super().__init__(n_items)
+        self.use_likelihood(likelihood)
         self.input = SparseInput(n_items, hidden, dropout)
         self.code = nn.Linear(hidden, latent_dim)
         self.decoder = MLPDecoder(latent_dim, hidden, n_items)

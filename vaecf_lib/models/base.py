@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from ..data import Batch, Interactions, Items, Split, Sweep
 from ..nn import reset_parts
-from ..options import check_call
+from ..options import check_call, declared
 
 LossFn = Callable[[Any, float], tuple[Tensor, dict[str, Tensor | float]]]
 
@@ -73,11 +73,12 @@ def _keeps_options(constructor: Callable) -> Callable:
     def construct(self, *arguments, **options):
         subject = getattr(type(self), "slug", type(self).__name__)
         check_call(subject, constructor, (self, *arguments), options)
-        if "config" not in vars(self):  # a subclass's constructor has the model's options, and comes first
-            call = signature.bind(self, *arguments, **options)
-            call.apply_defaults()
-            given = list(call.arguments.items())[1:]
-            self.config = {name: list(value) if isinstance(value, tuple) else value for name, value in given}
+        call = signature.bind(self, *arguments, **options)
+        call.apply_defaults()
+        given = {name: list(value) if isinstance(value, tuple) else value for name, value in call.arguments.items()}
+        # A subclass's constructor comes first; it may hand on what it does not name itself.
+        own = {name: given[name] for name in declared(constructor, subject)}
+        self.config = own | vars(self).get("config", {})
         constructor(self, *arguments, **options)
 
     return construct

@@ -69,7 +69,8 @@ class HyVAE(LikelihoodModel):
         missing: Literal["zero", "user_mean"] = "user_mean",
         lr: float = 1e-4,
     ):
-        super().__init__(n_items, "gaussian")
+        super().__init__(n_items)
+        self.use_likelihood("gaussian")
         if depth % 2 == 0:
             raise ConfigError(f"{self.slug}: depth={depth}: must be odd, as many layers before the code as after it")
         self.input = SparseInput(n_items, hidden, dropout=0.0)  # the shared pre-coding layer

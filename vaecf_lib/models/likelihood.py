@@ -42,13 +42,14 @@ class Clicks(nn.Module):
 class LikelihoodModel(Model):
     """A system whose decoder's output goes into a likelihood: of clicks, or "gaussian", of ratings.
 
-    ``self.likelihood`` has ``log_prob(logits, batch)``, (B,), and ``on_scale(logits, batch)``, the scores (B, n_items).
+    ``self.likelihood`` has ``log_prob(logits, batch)``, (B,), and ``on_scale(logits, batch)``, the scores (B, n_items);
+    constructors choose it by :meth:`use_likelihood`.
     """
 
-    def __init__(self, n_items: int, likelihood: Likelihood):
-        super().__init__(n_items)
-        self.rates = likelihood == "gaussian"
-        self.likelihood = Ratings(n_items) if self.rates else Clicks(likelihood)
+    def use_likelihood(self, name: Likelihood) -> None:
+        """Take the likelihood called ``name``."""
+        self.rates = name == "gaussian"
+        self.likelihood = Ratings(self.n_items) if self.rates else Clicks(name)
 
     def prepare(self, train: Interactions) -> None:
         """Note what the likelihood needs of the interactions.

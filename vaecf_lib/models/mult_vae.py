@@ -44,7 +44,8 @@ class MultVAE(LikelihoodModel):
         likelihood: Likelihood = "multinomial",
         lr: float = 1e-3,
     ):
-        super().__init__(n_items, likelihood)
+        super().__init__(n_items)
+        self.use_likelihood(likelihood)
         self.encoder = GaussianEncoder(n_items, hidden, latent_dim, dropout)
         self.decoder = MLPDecoder(latent_dim, hidden, n_items)
         self.reset_parameters()
@@ -131,7 +132,8 @@ class MultDAE(LikelihoodModel):
         likelihood: Likelihood = "multinomial",
         lr: float = 1e-3,
     ):
-        super().__init__(n_items, likelihood)
+        super().__init__(n_items)
+        self.use_likelihood(likelihood)
         self.input = SparseInput(n_items, latent_dim, dropout)
         self.output = nn.Linear(latent_dim, n_items)
         self.reset_parameters()

@@ -75,7 +75,8 @@ class RecVAE(LikelihoodModel):
         likelihood: Likelihood = "multinomial",
         lr: float = 5e-4,
     ):
-        super().__init__(n_items, likelihood)
+        super().__init__(n_items)
+        self.use_likelihood(likelihood)
         if clean_decoder and not alternating:
             raise ConfigError(
                 "recvae: clean_decoder needs alternating training: the encoder sees the decoder's input otherwise"

@@ -58,7 +58,8 @@ class SIVAE(LikelihoodModel):
         likelihood: ClickLikelihood = "multinomial",
         lr: float = 1e-3,
     ):
-        super().__init__(n_items, likelihood)
+        super().__init__(n_items)
+        self.use_likelihood(likelihood)
         # One sparse product gives x's share of every layer and of the heads: it does not depend on the noise.
         self.input = SparseInput(n_items, layers * hidden + 2 * latent_dim, dropout)
         self.inject = nn.ModuleList(nn.Linear(noise_dim, hidden, bias=False) for _ in range(layers))

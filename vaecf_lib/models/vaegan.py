@@ -107,7 +107,8 @@ class VAEGAN(LikelihoodModel):
         likelihood: ClickLikelihood = "bernoulli",
         lr: float = 1e-3,
     ):
-        super().__init__(n_items, likelihood)
+        super().__init__(n_items)
+        self.use_likelihood(likelihood)
         self.input = SparseInput(n_items, hidden, dropout)
         self.code = nn.Linear(hidden, latent_dim)
         if injection == "learned":

@@ -31,7 +31,7 @@ def dense_layers(widths: list[int]) -> nn.Sequential:
 
 
 def bag_sum(table: Tensor, items: Tensor, offsets: Tensor, weights: Tensor | None = None) -> Tensor:
-    """Return sums of the ``table`` rows ``items`` (n,), times ``weights`` (n,), one for each bag; bags start at ``offsets``.
+    """Return sums of the ``table`` rows ``items`` (n,), times ``weights`` (n,): one a bag, which begin at ``offsets``.
 
     The one call for all sparse sums: (B, width) for a table (n_items, width), without a dense matrix of the input.
     """
