@@ -280,7 +280,7 @@ def test_other_validation_data_are_other_data(planted, tmp_path):
     log = planted.select(planted.user < 300)
     for options in ({}, {"valid": 0.15, "test": 0.05}, {"valid": 0, "test": 0.2}):
         split = vc.split_ratings(log, **options)
-        model = vc.baselines.DAECF(split.n_items, latent_dim=8)
+        model = vc.build("dae-cf", split.n_items, latent_dim=8)
         if not options:
             vc.fit(model, split, epochs=1, device="cpu", out=tmp_path, progress=False)
             continue

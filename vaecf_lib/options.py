@@ -165,7 +165,6 @@ def meanings(doc: str | None) -> dict[str, str]:
     return texts
 
 
-@functools.cache
 def declared(function: Callable, subject: str, doc: str | None = None) -> dict[str, Option]:
     """Return the options among a function's arguments: those that are annotated with a kind that :class:`Option` has.
 

@@ -23,12 +23,12 @@ class System:
     @property
     def options(self) -> dict[str, Option]:
         """The options by name, ``n_items`` left out, with the system's own defaults."""
-        options = declared(self.model.__init__, self.model.slug, self.model.__doc__)
-        return {
-            name: replace(option, default=self.settings.get(name, option.default))
-            for name, option in options.items()
-            if name != "n_items"
-        }
+        options = self._declared()
+        del options["n_items"]
+        return {name: replace(o, default=self.settings.get(name, o.default)) for name, o in options.items()}
+
+    def _declared(self) -> dict[str, Option]:
+        return declared(self.model.__init__, self.model.slug, self.model.__doc__)
 
     def build(self, n_items: int, **options: Any) -> Model:
         """Return the untrained model.
@@ -36,11 +36,12 @@ class System:
         Raises:
             ConfigError: an option is unknown (the message lists the known ones), or is not what it may be.
         """
-        known = self.options
-        unknown = sorted(set(options) - set(known))
+        unknown = sorted(set(options) - set(self.options))
         if unknown:
-            raise ConfigError(f"{self.slug} has no option {', '.join(unknown)}. Known: {', '.join(known) or 'none'}")
-        for name, value in options.items():
+            names = ", ".join(self.options) or "none"
+            raise ConfigError(f"{self.slug} has no option {', '.join(unknown)}. Known: {names}")
+        known = self._declared()
+        for name, value in {"n_items": n_items, **options}.items():
             known[name].check(self.slug, name, value)
         model = self.model(n_items=n_items, **(self.settings | options))
         model.slug = self.slug

@@ -87,7 +87,7 @@ def vaegan_state(split, alpha: float, beta: float, gamma: float, seeds=VAEGAN_SE
     """Train VAEGAN at one alpha, beta and gamma; return what its players reached and the test NDCG@100."""
     ndcgs, last = [], []
     for seed in seeds:
-        model = vc.models.VAEGANAvbDC(split.n_items, alpha=alpha, beta=beta, gamma=gamma, **VAEGAN_SETTINGS)
+        model = vc.build("vaegan-avb-d-c", split.n_items, alpha=alpha, beta=beta, gamma=gamma, **VAEGAN_SETTINGS)
         run = vc.fit(
             model, split, epochs=VAEGAN_EPOCHS, batch_size=SMALL_BATCH, seed=seed, device="cpu", progress=False
         )
@@ -211,7 +211,7 @@ def t_state(split, steps: int) -> dict:
 D_EPOCHS, D_BETAS = (1, 2, 4, 6, 8, 10, 14, 20), (0.2, 1, 5)
 
 
-class _Watched(vc.models.VAEGANAvbDC):
+class _Watched(vc.models.VAEGAN):
     """Keeps the weights after each epoch, for the figure."""
 
     def phases(self):

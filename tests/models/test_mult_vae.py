@@ -94,7 +94,7 @@ def test_dae_gradient_equals_plain_numpy():
         return total + 0.01 * ((weights**2).sum() + (decoder**2).sum())
 
     arguments = [w["input.weight"], w["input.bias"], w["output.weight"], w["output.bias"]]
-    parameters = [model.input.weight, model.input.bias, model.output.weight, model.output.bias]
+    parameters = [p for layer in (model.encoder.input, model.decoder.output) for p in (layer.weight, layer.bias)]
     rng = np.random.default_rng(0)
     for which, parameter in enumerate(parameters):
         for _ in range(6):

@@ -10,7 +10,11 @@ from ..models.base import Model
 
 
 class Popularity(Model):
-    """Rank items by the number of training users that have them: the same list for everyone."""
+    """Rank items by the number of training users that have them: the same list for everyone.
+
+    Args:
+        n_items: number of items.
+    """
 
     slug = "popularity"
     about = "items by number of training users, the same for everyone"
