@@ -17,7 +17,7 @@ FORMS = [(slug, {}) for slug in SYSTEMS if slug != "random"] + [("random", {}), 
 FORMS += [(slug, {"likelihood": "gaussian"}) for slug in ("mult-vae", "mult-dae", "recvae")]
 NAMES = [" ".join([slug, *map(str, options.values())]) for slug, options in FORMS]
 SAME_FOR_ALL = {"popularity"}
-TRANSDUCTIVE = {"vae-bmf", "biased-mf", "ncf", "cnn-cf", "autorec-i", "cdae", "random"}
+TRANSDUCTIVE = {"ncf", "cnn-cf", "cdae", "random"}
 
 
 @pytest.fixture(scope="module")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import sys
+import textwrap
 import warnings
 from pathlib import Path
 from typing import Annotated, Any
@@ -43,7 +44,7 @@ def models(
         raise ConfigError(f"unknown model {slug!r}. Known: {', '.join(SYSTEMS)}")
     for name, option in SYSTEMS[slug].options.items():
         typer.echo(f"{name:17s} {json.dumps(option.default):15s} {option}")
-        typer.echo(f"{'':33s} {option.meaning}")
+        typer.echo(textwrap.fill(option.meaning, 118, initial_indent=" " * 34, subsequent_indent=" " * 34))
 
 
 def _parse_value(text: str) -> Any:

@@ -25,8 +25,8 @@ def log_normal(z, mu, logvar):
 
 def heads(w, row):
     length = np.sqrt((row**2).sum())
-    h = np.tanh((row / length if length else row) @ w["input.weight"] + w["input.bias"])
-    out = w["posterior.weight"] @ h + w["posterior.bias"]
+    h = np.tanh((row / length if length else row) @ w["encoder.input.weight"] + w["encoder.input.bias"])
+    out = w["encoder.posterior.weight"] @ h + w["encoder.posterior.bias"]
     return out[:5], out[5:]
 
 
@@ -82,7 +82,10 @@ def test_loss_equals_plain_numpy(slug, options):
         else:
             log_p = log_normal(z, 0.0, np.zeros(5))
         rate = closed if (config["posterior"], config["prior"]) == ("gaussian", "standard") else log_q - log_p
-        eta = w["output.weight"] @ np.tanh(w["hidden.weight"] @ z + w["hidden.bias"]) + w["output.bias"]
+        eta = (
+            w["decoder.output.weight"] @ np.tanh(w["decoder.hidden.weight"] @ z + w["decoder.hidden.bias"])
+            + w["decoder.output.bias"]
+        )
         k = int(row.sum())
         normaliser = {
             "multinomial": k * np.logaddexp.reduce(eta),
@@ -145,7 +148,8 @@ def test_pseudo_inputs_are_trained_and_not_penalised():
     decay = [
         (names[p], group.get("weight_decay", 0)) for group in model.phases()[0].parameters for p in group["params"]
     ]
-    matrices = {f"{layer}.weight" for layer in ("input", "posterior", "hidden", "output")}
+    layers = ("encoder.input", "encoder.posterior", "decoder.hidden", "decoder.output")
+    matrices = {f"{layer}.weight" for layer in layers}
     assert sorted(decay) == sorted((name, 0.02 if name in matrices else 0) for name in names.values())
 
 
@@ -159,7 +163,10 @@ def test_scores_go_through_the_flow():
     w = {name: p.detach().double().numpy() for name, p in model.named_parameters()}
     for row, ours in zip(x.double().numpy(), model.scores(Batch.from_dense(x)).detach().numpy(), strict=True):
         z, _ = flow_step(w, heads(w, row)[0])
-        eta = w["output.weight"] @ np.tanh(w["hidden.weight"] @ z + w["hidden.bias"]) + w["output.bias"]
+        eta = (
+            w["decoder.output.weight"] @ np.tanh(w["decoder.hidden.weight"] @ z + w["decoder.hidden.bias"])
+            + w["decoder.output.bias"]
+        )
         assert np.allclose(ours, eta, atol=1e-5)
 
 

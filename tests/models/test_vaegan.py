@@ -56,7 +56,7 @@ class Plain:
         return (np.tanh(z) if self.config["code"] == "tanh" else z), h
 
     def logits(self, z):
-        return self.linear("output", np.tanh(self.linear("hidden", z)))
+        return self.linear("decoder.output", np.tanh(self.linear("decoder.hidden", z)))
 
     def t(self, row, z):
         h = elu(self.sparse("posterior_critic.input", row) + self.linear("posterior_critic.code", z))
