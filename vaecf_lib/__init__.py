@@ -20,18 +20,20 @@ from .data import (
 from .errors import ConfigError, DataError, TrainingError, VaecfError
 from .evaluation import Estimate, evaluate
 from .recommending import Recommendation, recommend
-from .systems import build
+from .systems import SYSTEMS, System, build, register
 from .training import Run, fit
 
 __version__ = "0.1.0"
 
 __all__ = [
+    "SYSTEMS",
     "ConfigError",
     "DataError",
     "Estimate",
     "RatingLog",
     "Recommendation",
     "Run",
+    "System",
     "TrainingError",
     "VaecfError",
     "baselines",
@@ -46,6 +48,7 @@ __all__ = [
     "planted_world",
     "read_own_file",
     "recommend",
+    "register",
     "save_model",
     "split_ratings",
     "split_strong",

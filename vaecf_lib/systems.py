@@ -48,7 +48,46 @@ class System:
         return model
 
 
-_MODELS = (
+SYSTEMS: dict[str, System] = {}
+
+
+def register(model: type[Model], slug: str | None = None, about: str | None = None, **settings: Any) -> None:
+    """Give a model a name, under which it is built, trained from the command line, saved and loaded.
+
+    Args:
+        model: the class.
+        slug, about: name and description; None: the class's own.
+        settings: what this system has instead of the model's defaults.
+
+    Raises:
+        ConfigError: the name is taken, or a setting is no option of the model.
+    """
+    system = System(slug or model.slug, about or model.about, model, settings)
+    unknown = sorted(set(settings) - set(system.options))
+    if unknown:
+        raise ConfigError(f"{system.slug}: {model.__name__} has no option {unknown[0]}")
+    if system.slug in SYSTEMS and SYSTEMS[system.slug].model.__qualname__ != model.__qualname__:
+        raise ConfigError(f"{system.slug} is the name of another system: choose another slug")
+    SYSTEMS[system.slug] = system
+
+
+def build(slug: str, n_items: int, **options: Any) -> Model:
+    """Return an untrained system.
+
+    Args:
+        slug: the system's name, see ``SYSTEMS`` or ``vaecf models``.
+        n_items: number of items.
+        options: the system's own, see ``vaecf models SLUG``.
+
+    Raises:
+        ConfigError: the slug or an option is unknown (the message lists the known ones), or an option is out of range.
+    """
+    if slug not in SYSTEMS:
+        raise ConfigError(f"unknown model {slug!r}. Known: {', '.join(SYSTEMS)}")
+    return SYSTEMS[slug].build(n_items, **options)
+
+
+for _model in (
     models.MultVAE,
     models.MultDAE,
     models.RecVAE,
@@ -69,46 +108,27 @@ _MODELS = (
     baselines.Popularity,
     baselines.Random,
     baselines.PlantedOracle,
-)
+):
+    register(_model)
 
-_STUDY, _VAEGAN, _HYVAE = models.StudyVAE, models.VAEGAN, models.HyVAE
-_PRESETS = (
-    System("vae-multinomial", "Mult-VAE without the KL term (Zamani et al. 2022)", _STUDY, {"beta": 0.0}),
-    System("vae-logistic", "logistic likelihood, no KL term (Zamani et al. 2022)", _STUDY,
-           {"beta": 0.0, "likelihood": "bernoulli"}),
-    System("vae-vamp", "Mult-VAE with a VampPrior of 5 pseudo-inputs (Zamani et al. 2022)", _STUDY, {"prior": "vamp"}),
-    System("vae-iaf", "Mult-VAE with one step of inverse autoregressive flow (Zamani et al. 2022)", _STUDY,
-           {"posterior": "iaf"}),
-    System("vae-reg", "Mult-VAE with weight penalty 0.01 (Zamani et al. 2022)", _STUDY, {"penalty": 0.01}),
-    System("vae-nck", "Mult-VAE with the exact n-Choose-k likelihood (Eq. 9 of Zamani et al. 2022)", _STUDY,
-           {"likelihood": "n_choose_k"}),
-    System("vaegan-avb", "adversarial variational Bayes (Yu et al. 2019)", _VAEGAN, {"beta": 0.0, "gamma": 0.0}),
-    System("vaegan-avb-d", "adversarial variational Bayes with a click discriminator (Yu et al. 2019)", _VAEGAN,
-           {"gamma": 0.0}),
-    System("deepae", "the deep autoencoder of Hy-VAE alone", _HYVAE, {"branches": "deep"}),
-    System("vae", "the variational branch of Hy-VAE alone", _HYVAE, {"branches": "vae"}),
-    System("dae-cf", "denoising autoencoder with squared error, as VAE-BMF's paper has it", models.MultDAE,
-           {"likelihood": "gaussian", "penalty": 1e-4}),
-    System("vae-cf", "variational autoencoder with squared error, as VAE-BMF's paper has it", models.MultVAE,
-           {"likelihood": "gaussian", "latent_dim": 100, "hidden": 400}),
-)  # fmt: skip
-
-SYSTEMS: dict[str, System] = {
-    system.slug: system for system in (*(System(cls.slug, cls.about, cls) for cls in _MODELS), *_PRESETS)
-}
-
-
-def build(slug: str, n_items: int, **options: Any) -> Model:
-    """Return an untrained system.
-
-    Args:
-        slug: the system's name, see ``SYSTEMS`` or ``vaecf models``.
-        n_items: number of items.
-        options: the system's own, see ``vaecf models SLUG``.
-
-    Raises:
-        ConfigError: the slug or an option is unknown (the message lists the known ones), or an option is out of range.
-    """
-    if slug not in SYSTEMS:
-        raise ConfigError(f"unknown model {slug!r}. Known: {', '.join(SYSTEMS)}")
-    return SYSTEMS[slug].build(n_items, **options)
+_ZAMANI, _YU = "(Zamani et al. 2022)", "(Yu et al. 2019)"
+for _model, _slug, _about, _settings in (
+    (models.StudyVAE, "vae-multinomial", f"Mult-VAE without the KL term {_ZAMANI}", {"beta": 0.0}),
+    (models.StudyVAE, "vae-logistic", f"logistic likelihood, no KL term {_ZAMANI}",
+     {"beta": 0.0, "likelihood": "bernoulli"}),
+    (models.StudyVAE, "vae-vamp", f"Mult-VAE with a VampPrior of 5 pseudo-inputs {_ZAMANI}", {"prior": "vamp"}),
+    (models.StudyVAE, "vae-iaf", f"Mult-VAE with one step of inverse autoregressive flow {_ZAMANI}",
+     {"posterior": "iaf"}),
+    (models.StudyVAE, "vae-reg", f"Mult-VAE with weight penalty 0.01 {_ZAMANI}", {"penalty": 0.01}),
+    (models.StudyVAE, "vae-nck", "Mult-VAE with the exact n-Choose-k likelihood (Eq. 9 of Zamani et al. 2022)",
+     {"likelihood": "n_choose_k"}),
+    (models.VAEGAN, "vaegan-avb", f"adversarial variational Bayes {_YU}", {"beta": 0.0, "gamma": 0.0}),
+    (models.VAEGAN, "vaegan-avb-d", f"adversarial variational Bayes with a click discriminator {_YU}", {"gamma": 0.0}),
+    (models.HyVAE, "deepae", "the deep autoencoder of Hy-VAE alone", {"branches": "deep"}),
+    (models.HyVAE, "vae", "the variational branch of Hy-VAE alone", {"branches": "vae"}),
+    (models.MultDAE, "dae-cf", "Mult-DAE with squared error, as VAE-BMF's paper compares with it",
+     {"likelihood": "gaussian", "penalty": 1e-4}),
+    (models.MultVAE, "vae-cf", "Mult-VAE with squared error, as VAE-BMF's paper compares with it",
+     {"likelihood": "gaussian", "latent_dim": 100, "hidden": 400}),
+):  # fmt: skip
+    register(_model, _slug, _about, **_settings)

@@ -96,6 +96,7 @@ class Model(nn.Module):
 
     slug: ClassVar[str]
     about: ClassVar[str]
+    changes: ClassVar[str] = ""  # what it changes in Mult-VAE, in a few words: the lineage map's
     rates: ClassVar[bool] = False  # are the scores ratings, on the scale of the data?
     needs: ClassVar[str] = "history"  # to score someone: what they have; a "user" it was trained on; or "either"
     reads_values: ClassVar[bool] = True  # do the scores depend on the ratings of a history that has some?

@@ -54,6 +54,7 @@ class RecVAE(LikelihoodModel):
 
     slug = "recvae"
     about = "deep encoder, composite prior, KL weight per user, alternating training (Shenbin et al. 2020)"
+    changes = "the prior, β per user"
 
     def __init__(
         self,

@@ -45,6 +45,7 @@ class StudyVAE(MultVAE):
 
     slug = "study-vae"
     about = "Mult-VAE with any likelihood, posterior and prior (Zamani et al. 2022)"
+    changes = "the likelihood"
 
     def __init__(
         self,

@@ -85,6 +85,7 @@ class VAEGAN(LikelihoodModel):
 
     slug = "vaegan-avb-d-c"
     about = "VAEGAN: discriminator and contractive penalty (Yu et al. 2019)"
+    changes = "an implicit posterior"
     scoring_noise: Tensor
 
     def __init__(
