@@ -212,8 +212,8 @@ def test_summary_counts_and_compares(tmp_path):
 
 
 def test_every_system_builds_from_its_slug():
-    for slug, cls in SYSTEMS.items():
+    for slug, system in SYSTEMS.items():
         model = build(slug, 500)
-        assert type(model) is cls and model.slug == slug and cls.about
+        assert type(model) is system.model and model.slug == slug and system.about
     with pytest.raises(vc.ConfigError, match=r"mult-vae has no option gamma\. Known: latent_dim"):
         build("mult-vae", 10, gamma=1)
