@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from . import baselines, models
 from .errors import ConfigError
 from .models.base import Model
@@ -50,14 +48,6 @@ SYSTEMS: dict[str, type[Model]] = {
 def options_of(cls: type[Model]) -> dict[str, Option]:
     """Return the options of a system's constructor, ``n_items`` left out."""
     return {name: option for name, option in declared(cls.__init__, cls.slug).items() if name != "n_items"}
-
-
-def rating_form(slug: str) -> dict[str, Any]:
-    """Return the options under which a system that ranks predicts ratings; none for one that has no such choice."""
-    options = options_of(SYSTEMS[slug])
-    if "likelihood" in options and "gaussian" in options["likelihood"].choices:
-        return {"likelihood": "gaussian"}
-    return {"ratings": True} if "ratings" in options else {}
 
 
 def build(slug: str, n_items: int, **options) -> Model:

@@ -8,10 +8,10 @@ import pytest
 
 import vaecf_lib as vc
 from vaecf_lib.lab import ledger
-from vaecf_lib.lab.reproduction import plan, reproduce
+from vaecf_lib.lab.reproduction import plan, rating_form, reproduce
 from vaecf_lib.lab.studies import STUDIES
 from vaecf_lib.lab.study import Row, Study
-from vaecf_lib.systems import SYSTEMS
+from vaecf_lib.systems import SYSTEMS, build
 
 RESULTS = Path(__file__).resolve().parents[2] / "book" / "results"
 
@@ -104,3 +104,18 @@ def test_rows_of_a_study_are_chosen_by_their_names():
         vc.ConfigError, match=r"study 'recvae' has no row 'mult-vae'\. Known: recvae; recvae, n_choose_k"
     ):
         plan("book", "recvae", models=["mult-vae"], seeds=[0])
+
+
+def test_rating_forms_follow_from_the_systems_options():
+    """Systems that rank and can predict ratings say how by their options; the others have nothing to set."""
+    assert {slug for slug in SYSTEMS if rating_form(slug) == {"likelihood": "gaussian"}} >= {
+        "mult-vae",
+        "mult-dae",
+        "recvae",
+    }
+    assert rating_form("random") == {"ratings": True}
+    for slug in ("popularity", "sivae", "vaegan-avb", "hyvae", "means", "vae-cf"):
+        assert rating_form(slug) == {}
+    for slug in SYSTEMS:
+        form = rating_form(slug)
+        assert not form or (build(slug, 5, **form).rates and not build(slug, 5).rates)

@@ -13,7 +13,7 @@ from ..data import load_dataset
 from ..environment import machine
 from ..errors import ConfigError
 from ..experiment import run_experiment
-from ..systems import SYSTEMS, rating_form
+from ..systems import SYSTEMS, build, options_of
 from . import RESULTS
 from .ledger import PAPER_PROTOCOLS, file_name, reported
 from .studies import STUDIES
@@ -51,6 +51,16 @@ class PlannedRun:
         for key, value in self.settings.items():
             words += ["--set", f"{key}={value if isinstance(value, str) else json.dumps(value)}"]
         return shlex.join([*words, "--json"])
+
+
+def rating_form(slug: str) -> dict[str, Any]:
+    """Return the options under which a system that ranks items predicts ratings; none where there is nothing to set."""
+    options = options_of(SYSTEMS[slug])
+    if build(slug, n_items=1).rates:
+        return {}
+    if "likelihood" in options and "gaussian" in options["likelihood"].choices:
+        return {"likelihood": "gaussian"}
+    return {"ratings": True} if "ratings" in options else {}
 
 
 def _of_a_paper(paper: str, table: str, dataset: str | None, models: list[str] | None, folder: Path) -> Study:
