@@ -250,6 +250,9 @@ ERRORS = [
     (["reproduce", "recvae", "2", "--seeds", "a"], "--seeds 'a': write whole numbers with commas between"),
     (["recommend", "nowhere", "--history", "x"], "not a readable checkpoint"),
     (["ledger", "--results", "nowhere"], "no nowhere/reported.json"),
+    (["reproduce", "recvae", "1", "--models", "svd"], "unknown model 'svd'. Known: mult-vae"),
+    (["reproduce", "book", "nothing"], "no study 'nothing'. Known: likelihoods"),
+    (["states", "nothing"], "no grid 'nothing'. Known: mult_vae_beta"),
     (["reproduce", "recvae", "99"], "no table '99' of 'recvae'. Known: hyvae II"),
     pytest.param(
         ["bench", "--against", "nobody", "--pairs", "1", "--users", "600", "--items", "50"],

@@ -15,7 +15,6 @@ import vaecf_lib as vc
 from vaecf_lib.experiment import PROTOCOLS, assign_settings
 from vaecf_lib.maths import LIKELIHOODS
 from vaecf_lib.options import RANGES, Range, checked, declared
-from vaecf_lib.studies import STUDIES
 from vaecf_lib.systems import SYSTEMS, build
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -206,11 +205,7 @@ def test_the_choice_of_likelihoods_is_that_of_the_maths():
     assert set(SYSTEMS["sivae"].options["likelihood"].choices) == set(LIKELIHOODS)
 
 
-def test_settings_of_all_studies_and_kept_runs_fit():
-    for study in STUDIES.values():
-        protocol = study["protocol"].split("/")[0]
-        for slug, options in study["rows"].values():
-            assign_settings({k: v for k, v in options.items() if k != "epochs"}, slug, protocol)
+def test_settings_of_all_kept_runs_fit():
     kept = [json.loads(path.read_text()) for path in (ROOT / "book" / "results" / "measured").rglob("*.json")]
     assert kept
     for run in (run for file in kept for run in (file if isinstance(file, list) else [file])):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 import sys
 import textwrap
 import warnings
@@ -12,10 +11,11 @@ from typing import Annotated, Any
 
 import typer
 
-from . import data, ledger
+from . import data
 from .checkpoints import load_model
 from .errors import ConfigError, DataError, VaecfError
 from .experiment import assign_settings, run_experiment
+from .lab.cli import app as laboratory
 from .recommending import recommend as recommend_items
 from .systems import SYSTEMS
 
@@ -147,60 +147,7 @@ def recommend(
         typer.echo(f"{rank}\t{items.ids[entry.item]}\t{entry.title or ''}\t{entry.score:.4f}")
 
 
-def _seeds(text: str) -> list[int]:
-    try:
-        return [int(seed) for seed in text.split(",")]
-    except ValueError as error:
-        raise ConfigError(f"--seeds {text!r}: write whole numbers with commas between, as 0,1,2") from error
-
-
-@app.command()
-def reproduce(
-    paper: Annotated[str, typer.Argument(help="recvae, sivae, hyvae, vaegan, vae_bmf; or book for our own studies")],
-    table: Annotated[str, typer.Argument(help="the table's number as printed, or the study's name")],
-    dataset: Annotated[str | None, typer.Option(help="one data set instead of all in the table")] = None,
-    models: Annotated[
-        str | None, typer.Option(help="slugs, or rows of a study; commas between, without spaces")
-    ] = None,
-    seeds: Annotated[str, typer.Option(help="comma-separated")] = "0,1,2",
-    epochs: int = 100,
-    device: str = "auto",
-    results: Annotated[Path, typer.Option(help="folder of reported.json and measured/")] = ledger.RESULTS,
-) -> None:
-    """Run the systems of one of the papers' tables and keep the results for the ledger."""
-    ledger.reproduce(
-        paper,
-        table,
-        dataset=dataset,
-        models=re.split(",(?! )", models) if models else None,  # a row's own name may hold ", "
-        seeds=_seeds(seeds),
-        epochs=epochs,
-        device=device,
-        folder=results,
-    )
-
-
-@app.command(name="ledger")
-def show_ledger(
-    results: Annotated[Path, typer.Option(help="folder of reported.json and measured/")] = ledger.RESULTS,
-) -> None:
-    """Print how many of the papers' numbers are measured, and where ours differ."""
-    typer.echo(ledger.summary(results))
-
-
-@app.command()
-def bench(
-    against: Annotated[list[str] | None, typer.Option(help="a peer: dense (repeatable)")] = None,
-    users: int = 20_000,
-    items: int = 20_108,
-    pairs: Annotated[int, typer.Option(help="paired runs")] = 5,
-    threads: int = 1,
-    growth: Annotated[bool, typer.Option(help="also time half, one and two times the users and items")] = False,
-) -> None:
-    """Measure Mult-VAE's speed and peak memory on a synthetic matrix, beside its floor and peers."""
-    from . import bench as benchmark
-
-    typer.echo(json.dumps(benchmark.run(users, items, pairs, threads, against or [], growth), indent=1))
+app.add_typer(laboratory)
 
 
 def _line(error: Exception) -> str | None:

@@ -10,9 +10,9 @@ import pytest
 import torch
 
 import vaecf_lib as vc
-from vaecf_lib import bench
+from vaecf_lib.lab import bench
 
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[2]
 
 
 def load_peer():
