@@ -21,7 +21,7 @@ from vaecf_lib.checkpoints import load_tensors
 from vaecf_lib.data import HeldOut, Interactions, PairSweep, RowSweep, Split
 from vaecf_lib.models import Model, Phase
 from vaecf_lib.systems import build
-from vaecf_lib.training import _Trainer
+from vaecf_lib.training import Trainer
 
 
 def small(n_items, **options):
@@ -238,7 +238,7 @@ def test_a_run_that_another_process_writes_is_left_alone(split, tmp_path):
 @pytest.mark.parametrize("done", [1, 2], ids=["interrupted", "finished"])
 def test_the_best_weights_of_another_run_are_not_taken(split, tmp_path, monkeypatch, done):
     """Nor written over: the refusal comes before any training."""
-    run_epoch = _Trainer.run_epoch
+    run_epoch = Trainer.run_epoch
 
     def stops(trainer):
         if trainer.epoch == done:
@@ -247,7 +247,7 @@ def test_the_best_weights_of_another_run_are_not_taken(split, tmp_path, monkeypa
 
     for seed in (0, 1):
         with monkeypatch.context() as patch, nullcontext() if done == 2 else pytest.raises(KeyboardInterrupt):
-            patch.setattr(_Trainer, "run_epoch", stops)
+            patch.setattr(Trainer, "run_epoch", stops)
             out = tmp_path / str(seed)
             vc.fit(small(split.n_items), split, epochs=2, seed=seed, device="cpu", out=out, progress=False)
     shutil.copy(tmp_path / "1" / "best.safetensors", tmp_path / "0" / "best.safetensors")

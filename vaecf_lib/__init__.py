@@ -22,7 +22,7 @@ from .data import (
 from .errors import ConfigError, DataError, TrainingError, VaecfError
 from .evaluation import Estimate, evaluate
 from .recommending import Recommendation, recommend
-from .training import Run, fit
+from .training import Run, Trainer, fit
 
 __version__ = "0.1.0"
 
@@ -33,6 +33,7 @@ __all__ = [
     "RatingLog",
     "Recommendation",
     "Run",
+    "Trainer",
     "TrainingError",
     "VaecfError",
     "baselines",

@@ -237,6 +237,7 @@ def reproduce(
                 )
                 command = ["vaecf", "fit", slug, "--dataset", name, "--protocol", protocol]
                 command += ["--epochs", str(epochs_here), "--seed", str(seed), "--batch-size", str(batch_size)]
+                command += ["--patience", "0"]  # the command line's default would stop some of them early
                 if metrics is not None:
                     command += ["--metrics", ",".join(metrics)]
                 for key, value in settings.items():
