@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shlex
 import sys
 import warnings
 from pathlib import Path
@@ -241,7 +242,7 @@ def main() -> None:
     warnings.showwarning = lambda message, *_: print(f"warning: {message}", file=sys.stderr)
     if len(sys.argv) == 1:
         sys.argv.append("--help")
-    environment.command = ["vaecf", *sys.argv[1:]]
+    environment.command = shlex.join(["vaecf", *sys.argv[1:]])
     try:
         code = app(standalone_mode=False)
     except typer.Abort:  # Ctrl-C

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 
 # What was typed, while the command line runs; None when the library is called from Python.
-command: list[str] | None = None
+command: str | None = None
 
 
 def in_kernel() -> bool:

@@ -501,7 +501,7 @@ def _out_of_patience(run: Run, patience: int | None) -> str | None:
     since = sum(run.metric in row for row in run.history[run.best_epoch :])
     if patience is None or since < patience:
         return None
-    return f"no better {run.metric} in {since} validations since epoch {run.best_epoch}"
+    return f"no better {run.metric} in {since} validation{'s' if since > 1 else ''} since epoch {run.best_epoch}"
 
 
 def _copy(model: Model) -> dict[str, Tensor]:
