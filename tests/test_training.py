@@ -709,6 +709,13 @@ def test_stop_after_makes_the_first_epochs_of_a_longer_training(split):
     assert len(run.history) == 2 and run.stopped is None
 
 
+def test_stopped_before_the_first_epoch_a_run_is_prepared_and_can_go_on(rated, tmp_path):
+    run = train(Scripted(levels=LEVELS), rated, epochs=2, stop_after=0, out=tmp_path)
+    assert (run.best_epoch, run.best, run.stopped) == (0, {}, "stop_after=0 of 2 epochs")
+    assert load_tensors(tmp_path / "best.safetensors")[0]["level"].item() == 3.0
+    assert len(train(Scripted(levels=LEVELS), rated, epochs=2, out=tmp_path).history) == 2
+
+
 def test_an_early_end_is_printed(rated, capsys):
     vc.fit(Scripted(levels=LEVELS), rated, epochs=6, batch_size=2, patience=1, device="cpu")
     assert capsys.readouterr().err.endswith("stopped after epoch 4: no better rmse in 1 validation since epoch 3\n")

@@ -436,20 +436,18 @@ def fit(
         run = Run(model, metric, device=str(device))
         epochs = epochs if trainer.phases else 0
         goal = epochs if stop_after is None else min(epochs, stop_after)
-        new = out is not None and not (out / CHECKPOINT).exists()
-        extended = None
+        extended, new = None, out is not None and not (out / CHECKPOINT).exists()
         if out is not None:
             settings, extended = _resume(trainer, run, out, settings, goal, extend)
         run.stopped = _out_of_patience(run, patience) if trainer.epoch < goal else None
-        if new or (out is not None and trainer.epoch < goal and run.stopped is None):
+        sitting = out is not None and (new or (trainer.epoch < goal and run.stopped is None))
+        if sitting:
             limits = {"epochs": epochs, "stop_after": stop_after, "patience": patience, "extended": extended}
-            about = settings | {"split": split.source}
-            open_sitting(out, about, trainer.epoch, limits | describe(device))
+            open_sitting(out, settings | {"split": split.source}, trainer.epoch, limits | describe(device))
         if progress and split.kept is not None and not in_kernel():
             print(split.kept, file=sys.stderr)
         bar = _Progress(goal, trainer.epoch, progress)
         best_state = None
-        started_at = trainer.epoch
         while trainer.epoch < goal and run.stopped is None:
             started = time.perf_counter()
             row = trainer.run_epoch()
@@ -477,13 +475,13 @@ def fit(
         if run.stopped is None and trainer.epoch < epochs:
             run.stopped = f"stop_after={stop_after} of {epochs} epochs"
         bar.close(trainer.epoch, run.stopped)
-        if new and epochs == 0:
+        if new and trainer.epoch == 0:
             save_model(model, out / BEST, run=_key(settings))
             _save(trainer, run, out, settings)
         if out is not None:
             best_state = _load_best(out, settings)
             write_json(out / "history.json", run.history)
-            if new or trainer.epoch > started_at:
+            if sitting:
                 close_sitting(out, trainer.epoch, run.stopped)
         if best_state is not None:
             model.load_state_dict(best_state)
