@@ -13,6 +13,8 @@ from .data import (
     load_dataset,
     planted_world,
     read_own_file,
+    refit_split,
+    split_all,
     split_ratings,
     split_strong,
     split_weak,
@@ -21,7 +23,7 @@ from .errors import ConfigError, DataError, TrainingError, VaecfError
 from .evaluation import Estimate, evaluate
 from .recommending import Recommendation, recommend
 from .systems import SYSTEMS, System, build, register
-from .training import Run, fit
+from .training import Run, Trainer, fit
 
 __version__ = "0.1.0"
 
@@ -34,6 +36,7 @@ __all__ = [
     "Recommendation",
     "Run",
     "System",
+    "Trainer",
     "TrainingError",
     "VaecfError",
     "baselines",
@@ -48,8 +51,10 @@ __all__ = [
     "planted_world",
     "read_own_file",
     "recommend",
+    "refit_split",
     "register",
     "save_model",
+    "split_all",
     "split_ratings",
     "split_strong",
     "split_weak",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 import sys
 import textwrap
 import warnings
@@ -11,13 +12,15 @@ from typing import Annotated, Any
 
 import typer
 
-from . import data
+from . import data, environment
 from .checkpoints import load_model
 from .errors import ConfigError, DataError, VaecfError
 from .experiment import assign_settings, run_experiment
 from .lab.cli import app as laboratory
 from .recommending import recommend as recommend_items
 from .systems import SYSTEMS
+
+PATIENCE = 20  # validations; `vaecf fit hyvae --dataset douban` is best at epoch 5 of 50
 
 app = typer.Typer(add_completion=False, help=__doc__, pretty_exceptions_enable=False)
 
@@ -87,12 +90,27 @@ def fit(
         typer.Option("--set", help="key=value for the split, the model or the training; repeatable"),
     ] = None,
     out: Annotated[Path | None, typer.Option(help="folder of the run; resumes what it holds")] = None,
+    patience: Annotated[
+        int | None,
+        typer.Option(
+            help=f"stop after so many validations without a new best; 0: never. Default {PATIENCE}, with "
+            "schedule=cosine 0"
+        ),
+    ] = None,
+    extend: Annotated[
+        bool, typer.Option("--extend", help="give a run more epochs even if what it anneals is over")
+    ] = False,
+    refit: Annotated[
+        bool, typer.Option("--refit", help="then train anew on everything, as many epochs as were best, for serving")
+    ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="print one JSON object and nothing else to stdout")] = False,
 ) -> None:
     """Train a system, evaluate it on the test part, print the metrics."""
     if (dataset is None) == (interactions is None):
         raise ConfigError("give either --dataset NAME or --interactions FILE")
     given = _settings(settings)
+    if patience is None:
+        patience = 0 if given.get("schedule") == "cosine" else PATIENCE
     if dataset:
         protocol = protocol or "strong"
         assign_settings(given, model, protocol)  # an unknown name should not wait for the data
@@ -111,6 +129,9 @@ def fit(
         metrics=None if metrics is None else tuple(metrics.split(",")),
         settings=given,
         out=out,
+        patience=patience or None,
+        extend=extend,
+        refit=refit,
     )
     if as_json:
         typer.echo(json.dumps(result))
@@ -171,6 +192,7 @@ def main() -> None:
     warnings.showwarning = lambda message, *_: print(f"warning: {message}", file=sys.stderr)
     if len(sys.argv) == 1:
         sys.argv.append("--help")
+    environment.command = shlex.join(["vaecf", *sys.argv[1:]])
     try:
         code = app(standalone_mode=False)
     except typer.Abort:  # Ctrl-C
@@ -182,6 +204,8 @@ def main() -> None:
             raise
         print(f"error: {line}", file=sys.stderr)
         sys.exit(2)
+    finally:
+        environment.command = None
     sys.exit(code)
 
 

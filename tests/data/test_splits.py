@@ -384,3 +384,43 @@ def test_people_have_all_that_the_log_says_of_them_and_the_rows_they_were_traine
     assert people.histories.nnz == split.train.nnz + held_out + sum(parts)
     assert (people.histories.values is None) == (split.protocol != "ratings")
     assert split.source["data_sha256"] == log.sha256 and split.source["protocol"] == split.protocol
+
+
+@pytest.mark.parametrize("cut", [vc.split_strong, vc.split_weak, vc.split_ratings])
+def test_a_refit_trains_on_all_that_the_split_kept(planted, cut):
+    """Not one interaction of a held-out user or part may be missing, and none that the split threw away may be back."""
+    split = cut(planted)
+    everything = vc.refit_split(planted, split).to("cpu")
+    assert everything.valid is None and everything.test is None and everything.protocol == "all"
+    assert everything.people.ids.tolist() == split.people.ids.tolist()
+    assert everything.people.train_rows.tolist() == list(range(len(split.people.ids)))
+    users = everything.people.ids
+    kept = np.isin(planted.user_ids[planted.user], users)
+    kept &= planted.rating >= 4 if split.protocol == "strong" else True
+    expected = set(zip(planted.user_ids[planted.user[kept]], planted.item_ids[planted.item[kept]], strict=True))
+    at, item = everything.train.pairs()
+    assert set(zip(users[at], planted.item_ids[everything.item_index[item]], strict=True)) == expected
+    assert (everything.train.values is None) == (split.protocol != "ratings")
+    if split.protocol == "ratings":
+        assert everything.train.values.sum() == planted.rating.sum()
+
+
+def test_everything_of_a_small_log():
+    """Users with two likes are 0 and 2, and item 3 is nobody's then."""
+    log = log_of(user=[0, 0, 1, 1, 2, 2, 2], item=[0, 1, 0, 3, 1, 2, 0], rating=[4, 5, 1, 5, 5, 4, 3])
+    split = vc.split_all(log, threshold=4, min_items=2)
+    assert split.people.ids.tolist() == [0, 2] and split.item_index.tolist() == [0, 1, 2]
+    assert pairs(split.train) == {(0, 0), (0, 1), (1, 1), (1, 2)} and split.train.values is None
+    assert vc.split_all(log, ratings=True, min_items=2).train.values.tolist() == [4, 5, 1, 5, 3, 5, 4]
+    with pytest.raises(vc.ConfigError, match="no user of toy has 5 items: lower min_items"):
+        vc.split_all(log)
+    with pytest.raises(vc.ConfigError, match="has no ratings: leave ratings=False"):
+        vc.split_all(log_of(user=[0], item=[0]), ratings=True)
+
+
+def test_a_refit_of_a_published_split_keeps_all_its_users():
+    """There min_items is not applied, whatever it says."""
+    log = log_of(user=[0, 0, 1], item=[0, 1, 0], is_test=[False, True, False])
+    assert vc.refit_split(log, vc.split_weak(log, min_items=2)).train.nnz == 3
+    with pytest.raises(vc.ConfigError, match="was not cut from this log"):
+        vc.refit_split(log_of(user=[0, 0], item=[0, 1]), vc.split_weak(log))

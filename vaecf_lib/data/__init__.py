@@ -6,7 +6,7 @@ from .items import Items
 from .own_files import read_history, read_own_file
 from .planted import CAST, PlantedWorld, cast_of, planted_world
 from .ratings import RatingLog
-from .splits import HeldOut, Kept, People, Split, split_ratings, split_strong, split_weak
+from .splits import HeldOut, Kept, People, Split, refit_split, split_all, split_ratings, split_strong, split_weak
 from .sweeps import Block, BlockSweep, Pairs, PairSweep, RowSweep, Sweep
 
 __all__ = [
@@ -32,6 +32,8 @@ __all__ = [
     "planted_world",
     "read_history",
     "read_own_file",
+    "refit_split",
+    "split_all",
     "split_ratings",
     "split_strong",
     "split_weak",

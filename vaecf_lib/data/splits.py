@@ -77,8 +77,8 @@ class People:
 class Split:
     """A data set cut by a protocol.
 
-    ``train`` what models fit · ``valid``, ``test`` (:class:`HeldOut`; ``valid`` may be None) · ``item_index``
-    (n_items,) code in the log of each column · ``protocol`` strong, weak or ratings · ``titles`` by column ·
+    ``train`` what models fit · ``valid``, ``test`` (:class:`HeldOut`; None where nothing is held out) · ``item_index``
+    (n_items,) code in the log of each column · ``protocol`` strong, weak, ratings or all · ``titles`` by column ·
     ``items`` ids and titles by code in the log, None if nobody knows them ·
     ``kept`` what the protocol's threshold and min_items left (None where it has neither) ·
     ``people`` who the users are (:class:`People`), for those who will be served ·
@@ -88,7 +88,7 @@ class Split:
     protocol: str
     train: Interactions
     valid: HeldOut | None
-    test: HeldOut
+    test: HeldOut | None
     item_index: np.ndarray
     titles: tuple[str, ...] | None = None
     items: Items | None = None
@@ -103,8 +103,8 @@ class Split:
 
     def to(self, device) -> Split:
         """Return the same split on ``device``."""
-        valid = None if self.valid is None else self.valid.to(device)
-        return replace(self, train=self.train.to(device), valid=valid, test=self.test.to(device))
+        valid, test = (part and part.to(device) for part in (self.valid, self.test))
+        return replace(self, train=self.train.to(device), valid=valid, test=test)
 
 
 def positives(log: RatingLog, threshold: float | None) -> RatingLog:
@@ -147,6 +147,14 @@ def _refuse_empty(log: RatingLog, remedy: str, **parts: Interactions) -> None:
 def _active_users(log: RatingLog, min_items: int) -> np.ndarray:
     """Return the codes of the users with at least ``min_items`` entries, ascending."""
     return np.flatnonzero(np.bincount(log.user, minlength=log.n_users) >= max(min_items, 1))
+
+
+def _some_active_users(log: RatingLog, min_items: int) -> np.ndarray:
+    """Return the active users, of whom there must be one."""
+    users = _active_users(log, min_items)
+    if len(users) == 0:
+        raise ConfigError(f"no user of {log.name} has {min_items} items: lower min_items")
+    return users
 
 
 def _hold_out_fifth(user: np.ndarray, rng: np.random.RandomState, share: float, at_least: int) -> np.ndarray:
@@ -285,9 +293,7 @@ def split_weak(
     source = _source(log, "weak", test=test, valid=valid, threshold=threshold, min_items=min_items, seed=seed)
     whole, log = log, positives(log, threshold)
     min_items = min_items if log.is_test is None else 1
-    users = _active_users(log, min_items)
-    if len(users) == 0:
-        raise ConfigError(f"no user of {log.name} has {min_items} items: lower min_items")
+    users = _some_active_users(log, min_items)
     kept = _what_is_kept(whole, log, users, threshold, min_items)
     log = log.select(np.isin(log.user, users))
     item_index = np.arange(log.n_items)
@@ -373,3 +379,51 @@ def split_ratings(
         people=_people(log, np.arange(log.n_users), np.arange(log.n_users), item_index),
         source=source,
     )
+
+
+@checked
+def split_all(log: RatingLog, threshold: float | None = None, min_items: int = 5, ratings: bool = False) -> Split:
+    """Train on everything: no validation, no test (both None). For a refit, once the number of epochs is chosen.
+
+    Keeps users with ``min_items`` entries at or above ``threshold``, and the items that these have. Values are the
+    ratings if ``ratings``, else all entries are clicks.
+
+    Raises:
+        ConfigError: an option is out of range, the log has no ratings, or nothing is kept.
+    """
+    if ratings and log.rating is None:
+        raise ConfigError(f"{log.name} has no ratings: leave ratings=False for clicks")
+    source = _source(log, "all", threshold=threshold, min_items=min_items, ratings=ratings)
+    whole, log = log, positives(log, threshold)
+    users = _some_active_users(log, min_items)
+    kept = _what_is_kept(whole, log, users, threshold, min_items)
+    item_index = np.unique(log.item[np.isin(log.user, users)])
+    people = _people(log if ratings else replace(log, rating=None), users, users, item_index)
+    return Split(
+        protocol="all",
+        train=people.histories,
+        valid=None,
+        test=None,
+        item_index=item_index,
+        titles=_titles(log, item_index),
+        items=log.items,
+        kept=kept,
+        people=people,
+        source=source,
+    )
+
+
+def refit_split(log: RatingLog, split: Split) -> Split:
+    """Return all that ``split`` kept of ``log`` as training data: :func:`split_all` with that split's settings.
+
+    Under the strong protocol it has more columns than ``split``: items that only held-out users had.
+
+    Raises:
+        ConfigError: ``split`` was cut from another log.
+    """
+    if split.source is None or split.source["data_sha256"] != log.sha256:
+        raise ConfigError(f"the split was not cut from this log ({log.name}): give the log that it was cut from")
+    kept, ratings = split.kept, split.train.values is not None
+    if kept is None:  # the ratings protocol keeps everything
+        return split_all(log, min_items=0, ratings=ratings)
+    return split_all(log, threshold=kept.threshold, min_items=kept.min_items, ratings=ratings)
