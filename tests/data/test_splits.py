@@ -114,7 +114,7 @@ def test_targets_are_a_fifth(planted_split):
 def test_users_without_targets_are_counted():
     user = np.repeat(np.arange(10), 5)
     item = np.concatenate([np.arange(5) if u < 8 else np.arange(5) + 20 * (u - 7) for u in range(10)])
-    log = vc.RatingLog.from_frame("toy", pd.DataFrame({"user": user, "item": item}))
+    log = vc.RatingLog.from_frame(pd.DataFrame({"user": user, "item": item}), name="toy")
     counted = {vc.split_strong(log, n_heldout=3, seed=s).test.n_without_targets for s in range(12)}
     assert counted - {0}, "in some split a held-out user has no items that training users know"
 
@@ -224,7 +224,7 @@ def test_every_cut_repeats_by_its_seed_and_reaches_every_entry(name):
 def test_published_split_is_kept():
     frame = pd.DataFrame({"user": [0, 0, 0, 1, 1, 1], "item": [0, 1, 2, 0, 1, 2], "rating": [1, 2, 3, 4, 5, 1]})
     frame["is_test"] = [False, False, True, False, True, False]
-    log = vc.RatingLog.from_frame("toy", frame)
+    log = vc.RatingLog.from_frame(frame, name="toy")
     assert pairs(vc.split_ratings(log).test.targets) == {(0, 2), (1, 1)}
     assert pairs(vc.split_weak(log).test.targets) == {(0, 2), (1, 1)}
     drawn = [pairs(vc.split_ratings(log, 0.5, 0.0, 0.5, seed=s, published=False).test.targets) for s in range(5)]
@@ -253,7 +253,7 @@ def test_impossible_requests_are_named(planted):
         vc.split_ratings(planted, 0.8, 0.1, 0.2)
     with pytest.raises(vc.ConfigError, match="shares that leave something"):
         vc.split_weak(planted, test=1.0)
-    clicks = vc.RatingLog.from_frame("c", pd.DataFrame({"user": [0, 1], "item": [0, 1]}))
+    clicks = vc.RatingLog.from_frame(pd.DataFrame({"user": [0, 1], "item": [0, 1]}), name="c")
     with pytest.raises(vc.ConfigError, match="has no ratings"):
         vc.split_ratings(clicks)
     with pytest.raises(vc.ConfigError, match="lower min_items"):
@@ -261,7 +261,7 @@ def test_impossible_requests_are_named(planted):
 
 
 def log_of(**columns):
-    return vc.RatingLog.from_frame("toy", pd.DataFrame(columns))
+    return vc.RatingLog.from_frame(pd.DataFrame(columns), name="toy")
 
 
 GRID = {"user": np.repeat(np.arange(10), 10), "item": np.tile(np.arange(10), 10)}
