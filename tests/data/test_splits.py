@@ -138,7 +138,7 @@ def log_of_sizes(**columns):
     return log_of(user=user[order], item=item[order], **columns)
 
 
-@pytest.mark.parametrize("test, valid", [(None, 0.0), (0.2, 0.1), (0.5, 0.25), (0.25, 0.5)])
+@pytest.mark.parametrize("test, valid", [(None, 0.0), (0.2, 0.1), (0.2, 0.15), (0.5, 0.25), (0.25, 0.5)])
 def test_weak_shares_are_exact_for_every_user(test, valid):
     """int(test n) of n entries, even if n is small; of the m others int(m valid / (1 - test)); a fifth by default."""
     log = log_of_sizes()
@@ -160,10 +160,11 @@ def test_weak_shares_are_exact_for_every_user(test, valid):
 
 
 def test_weak_validation_is_cut_from_what_a_published_test_part_leaves():
-    """Of the m training entries of a user int(m valid / 0.8), however large the published part is."""
+    """Of the m training entries of a user int(m valid): how large a test part would have been drawn is no matter."""
     is_test = np.random.default_rng(1).random(SIZES.sum()) < 0.4
     log = log_of_sizes(is_test=is_test)
-    split = vc.split_weak(log, valid=0.2)
+    split = vc.split_weak(log, valid=0.25)
+    assert split.train.sha256 == vc.split_weak(log, valid=0.25, test=0.9).train.sha256
     rest = np.bincount(log.user[~is_test], minlength=len(SIZES))
     assert pairs(split.test.targets) == set(zip(log.user[is_test].tolist(), log.item[is_test].tolist(), strict=True))
     assert split.valid.targets.counts.tolist() == (rest // 4).tolist()

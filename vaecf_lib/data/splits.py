@@ -144,6 +144,55 @@ def _refuse_empty(log: RatingLog, remedy: str, **parts: Interactions) -> None:
             raise ConfigError(f"nothing of {log.name} is left for {name}: {remedy}")
 
 
+TRAIN, VALID, TEST = range(3)
+
+
+def cut_interactions(
+    protocol: str,
+    log: RatingLog,
+    part: np.ndarray,
+    users: np.ndarray,
+    item_index: np.ndarray,
+    *,
+    kept: Kept,
+    source: dict[str, Any],
+    remedies: dict[str, str],
+) -> Split:
+    """Cut the interactions of ``users`` with the items ``item_index`` (codes, ascending): every part has all users.
+
+    ``part`` (n,) is TRAIN, VALID or TEST for each entry of ``log``. In the test all but the targets is history: a
+    validation click is known by then, and must not take a place in the ranking.
+
+    Raises:
+        ConfigError: nothing is left for one of the parts (training, validation, test) that ``remedies`` names.
+    """
+    row, column = np.full(log.n_users, -1), np.full(log.n_items, -1)
+    row[users], column[item_index] = np.arange(len(users)), np.arange(len(item_index))
+    there = (row[log.user] >= 0) & (column[log.item] >= 0)
+
+    def matrix(keep: np.ndarray) -> Interactions:
+        values = None if log.rating is None else log.rating[keep]
+        shape = (len(users), len(item_index))
+        return Interactions.from_pairs(row[log.user[keep]], column[log.item[keep]], values, shape=shape)
+
+    train, validation, targets = (matrix(there & (part == which)) for which in (TRAIN, VALID, TEST))
+    parts = {"training": train, "test": targets, "validation": validation}
+    for name, remedy in remedies.items():
+        _refuse_empty(log, remedy, **{name: parts[name]})
+    return Split(
+        protocol=protocol,
+        train=train,
+        valid=HeldOut(train, validation) if validation.nnz else None,
+        test=HeldOut(matrix(there & (part != TEST)) if validation.nnz else train, targets),
+        item_index=item_index,
+        titles=_titles(log, item_index),
+        items=log.items,
+        kept=kept,
+        people=_people(log, users, users, item_index),
+        source=source,
+    )
+
+
 def _active_users(log: RatingLog, min_items: int) -> np.ndarray:
     """Return the codes of the users with at least ``min_items`` entries, ascending."""
     return np.flatnonzero(np.bincount(log.user, minlength=log.n_users) >= max(min_items, 1))
@@ -158,14 +207,17 @@ def _some_active_users(log: RatingLog, min_items: int) -> np.ndarray:
 
 
 def _hold_out_fifth(user: np.ndarray, rng: np.random.RandomState, share: float, at_least: int) -> np.ndarray:
-    """Mark int(share * n) random entries of each user with ``at_least`` entries; ``user`` (n,) codes."""
+    """Mark int(share * n) random entries of each user with ``at_least`` entries; ``user`` (n,) codes.
+
+    Shares are meant as written: 0.15 / 0.8 of 16 is 3, although the product falls short of it by a rounding error.
+    """
     held = np.zeros(len(user), dtype=bool)
     order = np.argsort(user, kind="stable")  # user by user, in the order of the log
     bounds = np.flatnonzero(np.diff(user[order], prepend=-1, append=-1))
     for start, stop in pairwise(bounds):
         n = stop - start
         if n >= at_least:
-            held[order[start + rng.choice(n, size=int(share * n), replace=False)]] = True
+            held[order[start + rng.choice(n, size=int(share * n + 1e-9), replace=False)]] = True
     return held
 
 
@@ -282,13 +334,14 @@ def split_weak(
     int(``test``·n) of a user's n entries are test targets and, if ``valid`` > 0, about ``valid``·n of the others
     validation targets; the rest trains and is the history in validation. In the test the history is everything but
     the test targets: a validation click is known by then, and must not take a place in the ranking. All ratings are
-    positive unless a ``threshold`` is given. A log that brings its own split (``is_test``) is cut there instead, and
-    all its users are kept.
+    positive unless a ``threshold`` is given. A log that brings its own split (``is_test``) is cut there instead, all
+    its users are kept, and ``valid`` is a share of what that leaves of each.
 
     Raises:
         ConfigError: an option is out of range, or nothing is left for training, validation or test.
     """
-    if not 0 < test < 1 or not 0 <= valid < 1 - test:
+    test_share = test if log.is_test is None else 0.0
+    if test == 0 or valid + test_share >= 1:
         raise ConfigError(f"test={test:g} and valid={valid:g} must be shares that leave something to train on")
     source = _source(log, "weak", test=test, valid=valid, threshold=threshold, min_items=min_items, seed=seed)
     whole, log = log, positives(log, threshold)
@@ -296,37 +349,22 @@ def split_weak(
     users = _some_active_users(log, min_items)
     kept = _what_is_kept(whole, log, users, threshold, min_items)
     log = log.select(np.isin(log.user, users))
-    item_index = np.arange(log.n_items)
-    row = np.full(log.n_users, -1)
-    row[users] = np.arange(len(users))
     rng = np.random.RandomState(seed)
-    is_test = log.is_test
-    if is_test is None:
-        is_test = _hold_out_fifth(log.user, rng, test, at_least=2)
-    is_valid = np.zeros(len(log), dtype=bool)
+    is_test = _hold_out_fifth(log.user, rng, test, at_least=2) if log.is_test is None else log.is_test
+    part = np.where(is_test, TEST, TRAIN)
     if valid > 0:
         rest = np.flatnonzero(~is_test)
-        is_valid[rest[_hold_out_fifth(log.user[rest], rng, valid / (1 - test), at_least=2)]] = True
-
-    def part(keep: np.ndarray) -> Interactions:
-        return Interactions.from_pairs(row[log.user[keep]], log.item[keep], shape=(len(users), log.n_items))
-
-    train, validation, targets = part(~is_test & ~is_valid), part(is_valid), part(is_test)
+        part[rest[_hold_out_fifth(log.user[rest], rng, valid / (1 - test_share), at_least=2)]] = VALID
     remedy = "is_test must mark some interactions, not all" if log.is_test is not None else "change test and min_items"
-    _refuse_empty(log, remedy, training=train, test=targets)
-    if valid > 0:
-        _refuse_empty(log, "raise valid", validation=validation)
-    return Split(
-        protocol="weak",
-        train=train,
-        valid=HeldOut(train, validation) if valid > 0 else None,
-        test=HeldOut(part(~is_test) if valid > 0 else train, targets),
-        item_index=item_index,
-        titles=_titles(log, item_index),
-        items=log.items,
+    return cut_interactions(
+        "weak",
+        replace(log, rating=None),
+        part,
+        users,
+        np.arange(log.n_items),
         kept=kept,
-        people=_people(replace(log, rating=None), users, users, item_index),
         source=source,
+        remedies={"training": remedy, "test": remedy} | ({"validation": "raise valid"} if valid > 0 else {}),
     )
 
 
