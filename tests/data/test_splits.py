@@ -303,7 +303,7 @@ def test_a_split_says_what_it_keeps(planted):
     assert str(vc.split_weak(log_of(**GRID)).kept) == (
         "at least 5 items per user: 100 of 100 interactions and 10 of 10 users kept"
     )
-    assert "at least 1 items per user" in str(vc.split_weak(log_of(**GRID), min_items=0).kept), "of the others is none"
+    assert "at least 1 item per user" in str(vc.split_weak(log_of(**GRID), min_items=0).kept), "of the others is none"
     assert "no threshold on ratings from 1 to 5" in str(vc.split_weak(planted).kept)
     assert vc.split_weak(planted).to("cpu").kept is not None
     assert vc.split_ratings(planted).kept is None, "nothing is thrown away there"
@@ -350,7 +350,7 @@ def test_the_default_protocol_is_silent_on_usual_ratings(planted, real_data):
 
 @pytest.mark.parametrize("seed", [-1, 2**32])
 def test_a_seed_out_of_range_is_named(planted, seed):
-    for split in (vc.split_strong, vc.split_weak, vc.split_ratings):
+    for split in (vc.split_strong, vc.split_weak, vc.split_ratings, vc.split_leave_one_out):
         with pytest.raises(
             vc.ConfigError, match=f"{split.__name__}: seed={seed}: must be a whole number from 0 to 4,294,967,295"
         ):
@@ -364,7 +364,7 @@ def test_an_experiment_prints_what_is_kept(planted, capsys):
     assert "threshold" not in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("cut", [vc.split_strong, vc.split_weak, vc.split_ratings])
+@pytest.mark.parametrize("cut", [vc.split_strong, vc.split_weak, vc.split_ratings, vc.split_leave_one_out])
 def test_people_have_all_that_the_log_says_of_them_and_the_rows_they_were_trained_in(cut):
     """Who is served by id must get the history of that id, not of a neighbouring row."""
     log = vc.load_dataset("planted")
@@ -387,7 +387,7 @@ def test_people_have_all_that_the_log_says_of_them_and_the_rows_they_were_traine
     assert split.source["data_sha256"] == log.sha256 and split.source["protocol"] == split.protocol
 
 
-@pytest.mark.parametrize("cut", [vc.split_strong, vc.split_weak, vc.split_ratings])
+@pytest.mark.parametrize("cut", [vc.split_strong, vc.split_weak, vc.split_ratings, vc.split_leave_one_out])
 def test_a_refit_trains_on_all_that_the_split_kept(planted, cut):
     """Not one interaction of a held-out user or part may be missing, and none that the split threw away may be back."""
     split = cut(planted)

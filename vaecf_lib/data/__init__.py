@@ -5,9 +5,10 @@ from .interactions import Batch, Interactions
 from .items import Items
 from .own_files import read_history, read_own_file
 from .planted import CAST, PlantedWorld, cast_of, planted_world
-from .ratings import RatingLog
+from .ratings import RatingLog, Reading
 from .splits import HeldOut, Kept, People, Split, refit_split, split_all, split_ratings, split_strong, split_weak
 from .sweeps import Block, BlockSweep, Pairs, PairSweep, RowSweep, Sweep
+from .time_splits import split_leave_one_out, split_time
 
 __all__ = [
     "CAST",
@@ -24,6 +25,7 @@ __all__ = [
     "People",
     "PlantedWorld",
     "RatingLog",
+    "Reading",
     "RowSweep",
     "Split",
     "Sweep",
@@ -34,7 +36,9 @@ __all__ = [
     "read_own_file",
     "refit_split",
     "split_all",
+    "split_leave_one_out",
     "split_ratings",
     "split_strong",
+    "split_time",
     "split_weak",
 ]
