@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from . import data
 from .checkpoints import write_json
-from .data import RatingLog
+from .data import RatingLog, Split
 from .errors import ConfigError
 from .evaluation import Estimate, check_metrics, evaluate
 from .options import Option, declared
@@ -42,6 +44,27 @@ def split_options(protocol: str) -> dict[str, Option]:
         raise ConfigError(f"unknown protocol {protocol!r}. Known: {', '.join(PROTOCOLS)}")
     cut = PROTOCOLS[protocol]
     return {"split_seed" if key == "seed" else key: option for key, option in declared(cut, cut.__name__).items()}
+
+
+def cuts_of(protocols: Iterable[str], settings: dict[str, Any]) -> dict[str, Callable[[RatingLog], Split]]:
+    """Return by protocol how it cuts a log; each takes those of ``settings`` that it has.
+
+    Raises:
+        ConfigError: a protocol is unknown, a key is none of theirs, or a value is of the wrong type or out of range.
+    """
+    options = {protocol: split_options(protocol) for protocol in protocols}
+    known = sorted(set().union(*options.values()))
+    for key in settings:
+        if key not in known:
+            raise ConfigError(f"no option {key!r} of the {' or '.join(options)} split. Known: {', '.join(known)}")
+    cuts = {}
+    for protocol, of_split in options.items():
+        cut, chosen = PROTOCOLS[protocol], {}
+        for key in settings.keys() & of_split.keys():
+            of_split[key].check(cut.__name__, key, settings[key])
+            chosen["seed" if key == "split_seed" else key] = settings[key]
+        cuts[protocol] = partial(cut, **chosen)
+    return cuts
 
 
 def assign_settings(settings: dict[str, Any], slug: str, protocol: str) -> tuple[dict, dict, dict]:

@@ -1,6 +1,7 @@
 """Data: sparse interactions, named data sets, the embedded world, the papers' splits."""
 
 from .catalog import DATASETS, load_dataset
+from .check import PartSize, Report, SplitReport, check
 from .interactions import Batch, Interactions
 from .items import Items
 from .own_files import read_history, read_own_file
@@ -22,14 +23,18 @@ __all__ = [
     "Kept",
     "PairSweep",
     "Pairs",
+    "PartSize",
     "People",
     "PlantedWorld",
     "RatingLog",
     "Reading",
+    "Report",
     "RowSweep",
     "Split",
+    "SplitReport",
     "Sweep",
     "cast_of",
+    "check",
     "load_dataset",
     "planted_world",
     "read_history",

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import warnings
 from dataclasses import replace
 
 import numpy as np
 
-from ..errors import ConfigError
+from ..errors import ConfigError, counted
 from ..options import checked
 from .ratings import RatingLog
 from .splits import (
@@ -27,6 +28,17 @@ def _as_wanted(log: RatingLog, ratings: bool) -> RatingLog:
     if ratings and log.rating is None:
         raise ConfigError(f"{log.name} has no ratings: leave ratings=False for clicks")
     return log if ratings else replace(log, rating=None)
+
+
+def _doubt_a_frequent_moment(log: RatingLog) -> None:
+    """Warn where a quarter of all entries have one timestamp: some data write 0 for a time that is not known."""
+    moments, counts = np.unique(log.timestamp, return_counts=True)
+    most = int(counts.argmax())
+    if counts[most] > len(log) / 4:
+        warnings.warn(
+            f"{log.name}: {counts[most]:,} of {counted(len(log), 'entry', 'entries')} have the timestamp "
+            f"{moments[most]}. If that stands for a time that is not known, do not cut by time"
+        )
 
 
 @checked
@@ -58,6 +70,7 @@ def split_time(
         )
     if test == 0 or valid + test >= 1:
         raise ConfigError(f"valid={valid:g} and test={test:g} must be shares that leave something to train on")
+    _doubt_a_frequent_moment(log)
     source = source_of(log, "time", valid=valid, test=test, threshold=threshold, min_items=min_items, ratings=ratings)
     liked = _as_wanted(positives(log, threshold), ratings)
     moments = np.sort(liked.timestamp)
@@ -104,6 +117,8 @@ def split_leave_one_out(
         ConfigError: an option is out of range, the log has no ratings that ``ratings`` asks for, or no user has enough
             entries.
     """
+    if log.timestamp is not None:
+        _doubt_a_frequent_moment(log)
     source = source_of(log, "leave-one-out", threshold=threshold, min_items=min_items, ratings=ratings, seed=seed)
     liked = _as_wanted(positives(log, threshold), ratings)
     users = some_active_users(liked, min_items)
