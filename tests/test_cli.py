@@ -1,5 +1,6 @@
 """The command line, as a user calls it."""
 
+import gzip
 import json
 import subprocess
 import sys
@@ -212,6 +213,16 @@ ERRORS = [
     (["fit", "svd", "--dataset", "planted"], "unknown model 'svd'. Known: mult-vae"),
     (["fit", "mult-vae", "--dataset", "nope"], "unknown data set 'nope'. Known: planted"),
     (["fit", "mult-vae", "--dataset", "planted", "--protocol", "hard"], "unknown protocol 'hard'. Known: strong"),
+    (
+        ["fit", "mult-vae", "--dataset", "planted", "--columns", "user=u"],
+        "--columns names the columns of your own file",
+    ),
+    (
+        ["check", "x.csv", "--columns", "users=u"],
+        "--columns 'users=u': write KEY=NAME once for each; the keys are user,",
+    ),
+    (["check", "x.csv", "--columns", "user=a,user=b"], "--columns 'user=b': write KEY=NAME once"),
+    (["check", "missing.csv"], "missing.csv: no such file"),
     (["fit", "mult-vae"], "give either --dataset NAME or --interactions FILE"),
     (["fit"], "Missing argument 'model'"),
     (["fit", "mult-vae", "--dataset", "planted", "--epochs", "x"], "Invalid value for '--epochs'"),
@@ -305,6 +316,55 @@ def test_models_lists_the_options_of_one(call):
     assert all(len(line) <= 120 for line in lines)
     done = call("models", "no-such", check=False)
     assert done.returncode == 2 and done.stderr.startswith("error: unknown model 'no-such'. Known: mult-vae, ")
+
+
+def test_check_reports_without_training(call, tmp_path):
+    own_csv(tmp_path / "mine.csv")
+    done = call("check", tmp_path / "mine.csv")
+    assert (
+        "300 users (ids: text)" in done.stdout and "time: mine has no timestamps" in done.stdout and done.stderr == ""
+    )
+    report = json.loads(
+        call("check", tmp_path / "mine.csv", "--json", "--protocol", "strong", "--set", "n_heldout=20").stdout
+    )
+    assert list(report["splits"]) == ["strong"] and report["users"] == 300
+    strong = report["splits"]["strong"]["test"]
+    assert strong["users"] + strong["users_without_targets"] == 20
+    for arguments, message in (
+        (
+            ["--set", "beta=1"],
+            "no option 'beta' of the strong or weak or ratings or time or leave-one-out split. Known: ",
+        ),
+        (["--protocol", "hard"], "unknown protocol 'hard'. Known: strong, weak, ratings, time, leave-one-out"),
+        (["--set", "split_seed=-1"], "split_strong: split_seed=-1: must be a whole number"),
+        (["--columns", "user=nobody"], "no column 'nobody' to read as the user among ['user', 'item', 'rating']"),
+    ):
+        done = call("check", tmp_path / "mine.csv", *arguments, check=False)
+        assert done.returncode == 2 and message in done.stderr and done.stderr.count("\n") == 1
+
+
+def test_own_column_names_and_splits_by_time(call, tmp_path):
+    """--columns, and both protocols by time, from a packed file; a system of ratings is measured by its error."""
+    log = vc.load_dataset("planted")
+    keep = np.flatnonzero(log.user < 300)
+    rows = zip(
+        log.user[keep], log.item[keep], log.rating[keep], np.random.default_rng(0).permutation(keep), strict=True
+    )
+    text = "who,film,stars,when\n" + "".join(f"u{u},f{i},{r:g},{t}\n" for u, i, r, t in rows)
+    (tmp_path / "mine.csv.gz").write_bytes(gzip.compress(text.encode()))
+    names = [
+        "--interactions",
+        tmp_path / "mine.csv.gz",
+        "--columns",
+        "user=who,item=film,rating=stars,time=when",
+        "--json",
+    ]
+    for protocol, metric in (("time", "ndcg@100"), ("leave-one-out", "recall@10")):
+        result = json.loads(call("fit", "popularity", *names, "--protocol", protocol, "--set", "min_items=2").stdout)
+        assert result["protocol"] == protocol and metric in result["metrics"]
+    arguments = [*names, "--protocol", "leave-one-out", "--set", "ratings=true"]
+    assert set(json.loads(call("fit", "means", *arguments).stdout)["metrics"]) == {"rmse", "mae"}
+    assert "recall@20" in json.loads(call("fit", "popularity", *arguments).stdout)["metrics"]
 
 
 def test_the_oracle_refuses_other_data(call, tmp_path):

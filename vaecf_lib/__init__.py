@@ -15,8 +15,10 @@ from .data import (
     read_own_file,
     refit_split,
     split_all,
+    split_leave_one_out,
     split_ratings,
     split_strong,
+    split_time,
     split_weak,
 )
 from .errors import ConfigError, DataError, TrainingError, VaecfError
@@ -55,7 +57,9 @@ __all__ = [
     "register",
     "save_model",
     "split_all",
+    "split_leave_one_out",
     "split_ratings",
     "split_strong",
+    "split_time",
     "split_weak",
 ]

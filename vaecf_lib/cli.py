@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 import shlex
 import sys
@@ -15,7 +16,7 @@ import typer
 from . import data, environment
 from .checkpoints import load_model
 from .errors import ConfigError, DataError, VaecfError
-from .experiment import assign_settings, run_experiment
+from .experiment import PROTOCOLS, assign_settings, cuts_of, run_experiment
 from .lab.cli import app as laboratory
 from .recommending import recommend as recommend_items
 from .systems import SYSTEMS
@@ -70,6 +71,42 @@ def _settings(pairs: list[str] | None) -> dict[str, Any]:
     return settings
 
 
+Columns = Annotated[
+    str | None, typer.Option(help="your file's names, as user=uid,item=movie,rating=stars,time=when,title=name")
+]
+
+
+def _columns(text: str | None) -> dict[str, str]:
+    """Read ``user=uid,item=movie`` as the arguments of :func:`vaecf_lib.data.read_own_file`."""
+    known = [name for name in inspect.signature(data.read_own_file).parameters if name != "path"]
+    columns = {}
+    for pair in text.split(",") if text else []:
+        key, _, name = pair.partition("=")
+        if key not in known or not name or key in columns:
+            raise ConfigError(f"--columns {pair!r}: write KEY=NAME once for each; the keys are {', '.join(known)}")
+        columns[key] = name
+    return columns
+
+
+@app.command()
+def check(
+    file: Annotated[Path, typer.Argument(help="your own .csv, .tsv, .parquet or .npz with user, item[, rating]")],
+    columns: Columns = None,
+    protocol: Annotated[str | None, typer.Option(help="one protocol instead of all")] = None,
+    settings: Annotated[
+        list[str] | None, typer.Option("--set", help="key=value for the splits; repeatable, as for fit")
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="print one JSON object and nothing else")] = False,
+) -> None:
+    """Report what would be read from a file and how it would be split; nothing is trained."""
+    cuts = cuts_of([protocol] if protocol else PROTOCOLS, _settings(settings))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # the report has them
+        log = data.read_own_file(file, **_columns(columns))
+    report = data.check(log, cuts)
+    typer.echo(json.dumps(report.to_json()) if as_json else str(report))
+
+
 @app.command()
 def fit(
     model: Annotated[str, typer.Argument(help="slug of a system, see `vaecf models`")],
@@ -77,8 +114,10 @@ def fit(
     interactions: Annotated[
         Path | None, typer.Option(help="your own .csv, .tsv, .parquet or .npz with user, item[, rating]")
     ] = None,
+    columns: Columns = None,
     protocol: Annotated[
-        str | None, typer.Option(help="strong, weak or ratings; default strong, or weak if the data bring a split")
+        str | None,
+        typer.Option(help=f"{', '.join(PROTOCOLS)}; default strong, or weak if the data bring a split"),
     ] = None,
     epochs: int = 50,
     seed: int = 0,
@@ -108,6 +147,8 @@ def fit(
     """Train a system, evaluate it on the test part, print the metrics."""
     if (dataset is None) == (interactions is None):
         raise ConfigError("give either --dataset NAME or --interactions FILE")
+    if dataset and columns:
+        raise ConfigError("--columns names the columns of your own file, and --dataset is another one")
     given = _settings(settings)
     if patience is None:
         patience = 0 if given.get("schedule") == "cosine" else PATIENCE
@@ -116,7 +157,7 @@ def fit(
         assign_settings(given, model, protocol)  # an unknown name should not wait for the data
         log = data.load_dataset(dataset)
     else:
-        log = data.read_own_file(interactions)
+        log = data.read_own_file(interactions, **_columns(columns))
         protocol = protocol or ("strong" if log.is_test is None else "weak")
     result, estimates = run_experiment(
         model,

@@ -3,28 +3,71 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Callable, Iterable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from . import data
 from .checkpoints import write_json
-from .data import RatingLog
+from .data import RatingLog, Split
 from .errors import ConfigError
 from .evaluation import Estimate, check_metrics, evaluate
 from .manifest import read_manifest
-from .options import declared
+from .options import Option, declared
 from .systems import SYSTEMS, build
 from .training import fit, peak_memory_mb
 
-PROTOCOLS = {"strong": data.split_strong, "weak": data.split_weak, "ratings": data.split_ratings}
+PROTOCOLS = {
+    "strong": data.split_strong,
+    "weak": data.split_weak,
+    "ratings": data.split_ratings,
+    "time": data.split_time,
+    "leave-one-out": data.split_leave_one_out,
+}
 METRICS = {
     "strong": ("recall@20", "recall@50", "ndcg@100"),
     "weak": ("recall_all@5", "recall_all@20", "ndcg@5", "ndcg@20", "mrr@5", "mrr@20"),
     "ratings": ("rmse", "mae"),
-}  # of the ratings protocol only for systems that predict ratings; the others are measured as under strong
+    "time": ("recall@20", "recall@50", "ndcg@100"),
+    "leave-one-out": ("recall@10", "ndcg@10", "mrr@10"),  # of one target recall is the hit rate
+}  # where ratings are to be found, systems that predict them are measured as under ratings, the others as under strong
 # Options of fit() that have no flag of their own on the command line.
 FIT_OPTIONS = ("metric", "precision", "validate_every", "schedule")
 REFIT = "refit"  # folder, in a run's own, of what was trained anew on everything
+
+
+def split_options(protocol: str) -> dict[str, Option]:
+    """Return the options of a protocol by the names that ``--set`` knows: its seed is ``split_seed``.
+
+    Raises:
+        ConfigError: the protocol is unknown (the message lists the known ones).
+    """
+    if protocol not in PROTOCOLS:
+        raise ConfigError(f"unknown protocol {protocol!r}. Known: {', '.join(PROTOCOLS)}")
+    cut = PROTOCOLS[protocol]
+    return {"split_seed" if key == "seed" else key: option for key, option in declared(cut, cut.__name__).items()}
+
+
+def cuts_of(protocols: Iterable[str], settings: dict[str, Any]) -> dict[str, Callable[[RatingLog], Split]]:
+    """Return by protocol how it cuts a log; each takes those of ``settings`` that it has.
+
+    Raises:
+        ConfigError: a protocol is unknown, a key is none of theirs, or a value is of the wrong type or out of range.
+    """
+    options = {protocol: split_options(protocol) for protocol in protocols}
+    known = sorted(set().union(*options.values()))
+    for key in settings:
+        if key not in known:
+            raise ConfigError(f"no option {key!r} of the {' or '.join(options)} split. Known: {', '.join(known)}")
+    cuts = {}
+    for protocol, of_split in options.items():
+        cut, chosen = PROTOCOLS[protocol], {}
+        for key in settings.keys() & of_split.keys():
+            of_split[key].check(cut.__name__, key, settings[key])
+            chosen["seed" if key == "split_seed" else key] = settings[key]
+        cuts[protocol] = partial(cut, **chosen)
+    return cuts
 
 
 def assign_settings(settings: dict[str, Any], slug: str, protocol: str) -> tuple[dict, dict, dict]:
@@ -36,13 +79,10 @@ def assign_settings(settings: dict[str, Any], slug: str, protocol: str) -> tuple
     """
     if slug not in SYSTEMS:
         raise ConfigError(f"unknown model {slug!r}. Known: {', '.join(SYSTEMS)}")
-    if protocol not in PROTOCOLS:
-        raise ConfigError(f"unknown protocol {protocol!r}. Known: {', '.join(PROTOCOLS)}")
-    of_split = declared(PROTOCOLS[protocol], f"split_{protocol}")
-    of_split["split_seed"] = of_split.pop("seed")
+    of_split, cut = split_options(protocol), PROTOCOLS[protocol].__name__
     of_fit = {name: option for name, option in declared(fit, "fit").items() if name in FIT_OPTIONS}
     of_model = {name: option for name, option in SYSTEMS[slug].options.items() if name != "n_users"}  # the data's
-    takers = {f"split_{protocol}": of_split, slug: of_model, "fit": of_fit}
+    takers = {cut: of_split, slug: of_model, "fit": of_fit}
     dealt: dict[str, dict[str, Any]] = {taker: {} for taker in takers}
     for key, value in settings.items():
         taker = next((taker for taker, options in takers.items() if key in options), None)
@@ -93,7 +133,11 @@ def run_experiment(
     of_split, of_model, of_fit = assign_settings(settings or {}, slug, protocol)
     split = PROTOCOLS[protocol](log, **of_split)
     model = build(slug, split.n_items, **of_model)
-    metrics = metrics or METRICS["strong" if protocol == "ratings" and not model.rates else protocol]
+    if split.train.values is None:
+        usual = METRICS[protocol]
+    else:
+        usual = METRICS["ratings" if model.rates else "strong"]
+    metrics = metrics or usual
     check_metrics(model, split.test, metrics)  # not only after the training
     training = {"epochs": epochs, "batch_size": batch_size, "seed": seed, "device": device, "progress": progress}
     run = fit(model, split, out=out, patience=patience, extend=extend, **training, **of_fit)

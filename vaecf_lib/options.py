@@ -94,7 +94,7 @@ RANGES: dict[str, Range] = {
     "threshold": _ANY,
     "min_items": Range(0, 10**9),
     **dict.fromkeys(("train", "valid", "test"), _SHARE),
-    **dict.fromkeys(("split_strong.seed", "split_weak.seed", "split_ratings.seed"), _NUMPY_SEED),
+    **{f"split_{name}.seed": _NUMPY_SEED for name in ("strong", "weak", "ratings", "leave_one_out")},
 }
 
 _NUMBERS = tuple[int, ...]
