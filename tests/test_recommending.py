@@ -53,9 +53,9 @@ def test_columns_are_mapped_to_the_codes_of_the_log():
     gone = [log.item_ids.tolist().index(item) for item in (4, 17)]
     codes = {entry.item for entry in vc.recommend(model, [0], k=10)}
     assert codes == set(range(8)) - {0, *gone}
-    with pytest.warns(UserWarning, match="2 items of the history were never seen in training"):
+    with pytest.warns(UserWarning, match="2 items of the history left out: never seen"):
         assert len(vc.recommend(model, [0, *gone], k=10)) == 5, "the list ends with what training knew"
-    with pytest.warns(UserWarning, match="1 items of the history"):
+    with pytest.warns(UserWarning, match="1 item of the history"):
         vc.recommend(model, gone[:1])
 
 

@@ -141,7 +141,7 @@ def test_odd_ratings(train):
     for rating in ("nan", "inf"):
         with pytest.raises(vc.DataError, match=f"item 3: the rating {rating} is not a number"):
             vc.recommend(model, [(3, float(rating))])
-    with pytest.warns(UserWarning, match="1 ratings, as 80, lie outside the training data's 1 to 5"):
+    with pytest.warns(UserWarning, match="1 rating outside the training data's 1 to 5, as 80"):
         vc.recommend(model, [(3, 80.0), (4, 2.0)])
     assert vc.recommend(model, [(3, 1.0), (3, 5.0)], k=3) == vc.recommend(model, [(3, 5.0)], k=3), "the last counts"
     assert vc.recommend(model, [[3, 1.0]], k=3) == vc.recommend(model, [(3, 1.0)], k=3), "a pair from JSON is a list"

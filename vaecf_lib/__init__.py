@@ -19,8 +19,9 @@ from .data import (
 )
 from .errors import ConfigError, DataError, TrainingError, VaecfError
 from .evaluation import Estimate, evaluate
-from .recommending import Recommendation, recommend
-from .training import Run, fit
+from .runs import Run, load_run
+from .serving import Recommendation, recommend
+from .training import fit
 
 __version__ = "0.1.0"
 
@@ -39,6 +40,7 @@ __all__ = [
     "fit",
     "load_dataset",
     "load_model",
+    "load_run",
     "maths",
     "models",
     "planted_world",

@@ -9,7 +9,6 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
@@ -17,39 +16,14 @@ import torch
 from filelock import FileLock, Timeout
 from torch import Tensor
 
-from .checkpoints import load_tensors, save_model, save_tensors, write_json
+from .checkpoints import BEST, load_tensors, save_model, save_tensors, write_json
 from .data import RowSweep, Split, Sweep
 from .environment import in_kernel
 from .errors import ConfigError, DataError, TrainingError
 from .evaluation import check_metrics, evaluate, parse_metric
 from .models.base import Model, Phase
 from .options import checked, plain
-
-
-@dataclass
-class Run:
-    """What :func:`fit` did. ``history``: one dict an epoch (loss, its terms, the validation metric, seconds)."""
-
-    model: Model
-    metric: str
-    history: list[dict] = field(default_factory=list)
-    best_epoch: int = 0
-    device: str = "cpu"
-
-    @property
-    def seconds_per_epoch(self) -> float:
-        """Median seconds of an epoch's updates, validation not counted; nan without epochs."""
-        seconds = sorted(row["seconds"] for row in self.history)
-        return seconds[len(seconds) // 2] if seconds else math.nan
-
-    @property
-    def best(self) -> dict:
-        """The history's row of the epoch whose weights were kept; empty without epochs."""
-        return self.history[self.best_epoch - 1] if self.history else {}
-
-    def curve(self, name: str) -> list[float]:
-        """Return one column of the history, epoch by epoch."""
-        return [row[name] for row in self.history]
+from .runs import PEOPLE, Run, save_people
 
 
 def pick_device(device: str | torch.device = "auto") -> torch.device:
@@ -276,7 +250,8 @@ def fit(
         device: "auto" (cuda, mps, cpu) or a torch device; the model stays there.
         out: folder for the run. A checkpoint is written after each epoch; if the folder holds one of the same
             settings, training goes on from there and ends with the weights of an unbroken run. A run with other
-            settings is left untouched, and so is one that another process is writing.
+            settings is left untouched, and so is one that another process is writing. The folder also holds the users'
+            ids and histories, to serve them: keep it as you keep the data.
         metric: validation metric to select by: ndcg@100, or rmse (lower is better) for a model that predicts ratings.
         precision: "fp32", or "bf16" for automatic mixed precision.
         progress: a bar in a terminal, plain lines elsewhere; outside of notebooks what the split kept, before it.
@@ -327,9 +302,10 @@ def fit(
         if not warm_start:
             model.start(split.train)
         trainer = _Trainer(model, split, epochs if model.phases() else 0, batch_size, precision, schedule, device)
-        run = Run(model, metric, device=str(device))
+        run = Run(model, metric, device=str(device), people=split.people, source=split.source, settings=settings)
         if out is not None:
             _resume(trainer, run, out, settings)
+            save_people(run, out)
         if progress and split.kept is not None and not in_kernel():
             print(split.kept, file=sys.stderr)
         bar = _Progress(trainer.epochs, trainer.epoch, progress)
@@ -348,13 +324,13 @@ def fit(
                 run.best_epoch = trainer.epoch
                 best_state = None if out is not None else _copy(model)
                 if out is not None:
-                    save_model(model, out / BEST, run=_key(settings))
+                    _save_best(run, out, settings)
             if out is not None:
                 _save(trainer, run, out, settings)
             bar.update(trainer.epoch, row, metric)
         bar.close()
         if out is not None and trainer.epochs == 0 and not (out / CHECKPOINT).exists():
-            save_model(model, out / BEST, run=_key(settings))
+            _save_best(run, out, settings)
             _save(trainer, run, out, settings)
         if out is not None:
             best_state = _load_best(out, settings)
@@ -377,7 +353,7 @@ def _is_best(history: list[dict], metric: str, lower_is_better: bool) -> bool:
     return seen[-1] == (min(seen) if lower_is_better else max(seen)) and seen.index(seen[-1]) == len(seen) - 1
 
 
-BEST, CHECKPOINT = "best.safetensors", "checkpoint.safetensors"
+CHECKPOINT = "checkpoint.safetensors"
 
 
 @contextmanager
@@ -397,7 +373,7 @@ def _locked(out: Path | None) -> Iterator[None]:
     except Timeout as error:
         raise ConfigError(f"{out} is being written by another process: wait for it, or give another folder") from error
     try:
-        for name in (BEST, CHECKPOINT):  # what a process killed while it wrote has left
+        for name in (BEST, CHECKPOINT, PEOPLE):  # what a process killed while it wrote has left
             for stale in out.glob(f".{name}.*.tmp"):
                 stale.unlink()
         yield
@@ -408,6 +384,12 @@ def _locked(out: Path | None) -> Iterator[None]:
 def _key(settings: dict) -> str:
     """Return what tells the files of one run from those of another."""
     return hashlib.sha256(json.dumps(settings, sort_keys=True, default=plain).encode()).hexdigest()
+
+
+def _save_best(run: Run, out: Path, settings: dict) -> None:
+    """Write the model as it is, and what :func:`~vaecf_lib.load_run` says of it."""
+    note = {"settings": settings, "source": run.source, "epoch": run.best_epoch}
+    save_model(run.model, out / BEST, run=_key(settings), **note)
 
 
 def _load_best(out: Path, settings: dict) -> dict[str, Tensor]:

@@ -79,6 +79,10 @@ class PairModel(TransductiveModel):
         """One phase over all weights, rating by rating."""
         return [Phase("all", list(self.parameters()), self.loss, lr=self.config["lr"], sweep=self.sweep)]
 
+    def item_vectors(self) -> Tensor:
+        """Return the items' embeddings, (n_items, d)."""
+        return self.items.weight
+
     def pair_scores(self, batch: Batch, rows: Tensor, items: Tensor) -> Tensor:
         """Return the ratings of single items, (n,)."""
         users = self.check_users(batch)[rows]
@@ -135,6 +139,10 @@ class BiasedMF(PairModel):
         """Return predictions, (n,)."""
         u, v = self.users(users), self.items(items)
         return self.overall + u[:, -1] + v[:, -1] + (u[:, :-1] * v[:, :-1]).sum(-1)
+
+    def item_vectors(self) -> Tensor:
+        """Return the items' embeddings without their biases, (n_items, latent_dim)."""
+        return self.items.weight[:, :-1]
 
 
 class NCF(PairModel):
@@ -357,6 +365,10 @@ class AutoRecI(TransductiveModel):
             )
         ]
 
+    def item_vectors(self) -> Tensor:
+        """Return the items' codes, (n_items, hidden)."""
+        return self.codes
+
     def scores(self, batch: Batch) -> Tensor:
         """Return the ratings, (B, n_items)."""
         users = self.check_users(batch)
@@ -535,6 +547,10 @@ class MacridVAE(RatingModel):
             z = sample_gaussian(mu, logvar + 2 * torch.tensor(self.config["sigma"]).log()) if self.training else mu
             ratings = ratings + self.scale * member[:, k] * (z @ items.T)
         return ratings, divergence
+
+    def item_vectors(self) -> Tensor:
+        """Return the items' embeddings, (n_items, latent_dim)."""
+        return self.items.weight
 
     def scores(self, batch: Batch) -> Tensor:
         """Return the ratings at the codes' means, (B, n_items)."""

@@ -6,7 +6,7 @@ from .items import Items
 from .own_files import read_history, read_own_file
 from .planted import CAST, PlantedWorld, cast_of, planted_world
 from .ratings import RatingLog
-from .splits import HeldOut, Kept, People, Split, split_ratings, split_strong, split_weak
+from .splits import HeldOut, Kept, People, Split, hold_out, positives, split_ratings, split_strong, split_weak
 from .sweeps import Block, BlockSweep, Pairs, PairSweep, RowSweep, Sweep
 
 __all__ = [
@@ -28,8 +28,10 @@ __all__ = [
     "Split",
     "Sweep",
     "cast_of",
+    "hold_out",
     "load_dataset",
     "planted_world",
+    "positives",
     "read_history",
     "read_own_file",
     "split_ratings",

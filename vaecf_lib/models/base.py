@@ -89,7 +89,9 @@ class Model(nn.Module):
     slug: ClassVar[str]
     about: ClassVar[str]
     rates: ClassVar[bool] = False  # are the scores ratings, on the scale of the data?
-    needs: ClassVar[str] = "history"  # to score someone: what they have, or to be a "user" it was trained on
+    # What it needs to score someone: their "history"; a "user" it was trained on, by their row; or "either" of the two,
+    # where the users of a batch who are no users of the training data have the number -1.
+    needs: ClassVar[str] = "history"
     reads_values: ClassVar[bool] = True  # do the scores depend on the ratings of a history that has some?
     item_names: Items | None = None  # ids and titles by item code of the rating log; fit() sets them from the split
     item_index: Tensor
@@ -157,3 +159,11 @@ class Model(nn.Module):
     def pair_scores(self, batch: Batch, rows: Tensor, items: Tensor) -> Tensor:
         """Return the scores of single items, (n,): of ``items[j]`` for the user at place ``rows[j]`` of the batch."""
         return self.scores(batch)[rows, items]
+
+    def item_vectors(self) -> Tensor | None:
+        """Return what it has learnt of each item, (n_items, d), in which alike items point the same way.
+
+        None if it has learnt nothing of the kind. Here: the weights of a decoder's last layer, ``self.output``.
+        """
+        output = getattr(self, "output", None)
+        return output.weight if isinstance(output, nn.Linear) and output.out_features == self.n_items else None
