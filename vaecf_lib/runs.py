@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 import warnings
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -18,7 +18,7 @@ import torch
 from .checkpoints import BEST, load_noted_model, load_tensors, save_tensors
 from .data import HeldOut, Interactions, People, RatingLog, Split, hold_out, positives
 from .errors import ConfigError, DataError, counted
-from .evaluation import Estimate, evaluate, top_items
+from .evaluation import Estimate, evaluate, parse_metric, top_items
 from .models.base import Model
 from .serving import (
     Histories,
@@ -195,7 +195,7 @@ class Run:
     # --- evaluation ------------------------------------------------------------------------------------------------
 
     def evaluate(
-        self, data: RatingLog | Split | HeldOut, metrics: Iterable[str] | None = None, *, seed: int = 98765
+        self, data: RatingLog | Split | HeldOut, metrics: Sequence[str] | None = None, *, seed: int = 98765
     ) -> dict[str, Estimate]:
         """Return {metric: :class:`Estimate`} on data that the run was not trained on.
 
@@ -212,28 +212,34 @@ class Run:
             ConfigError: unknown metric, a split of other data, or nothing to be found.
             DataError: no item is known, or a system that knows its users does not know one of these.
         """
+        if metrics is None:
+            metrics = ("rmse", "mae") if self.model.rates else ("recall@20", "recall@50", "ndcg@100")
+        for metric in metrics:  # before a look at the data
+            parse_metric(metric)
         if isinstance(data, RatingLog):
-            data = self._held_out(data, seed)
+            data = self.held_out(data, seed)
         elif isinstance(data, Split):
             if data.items != self.model.item_names or data.item_index.tolist() != self.model.item_index.tolist():
                 raise ConfigError("the split has other items than the run: give the log itself, to find them by id")
             data = data.test
-        if metrics is None:
-            metrics = ("rmse", "mae") if self.model.rates else ("recall@20", "recall@50", "ndcg@100")
         return evaluate(self.model, data, tuple(metrics))
 
-    def _held_out(self, log: RatingLog, seed: int) -> HeldOut:
-        """Cut a log that the run was not trained on."""
+    def held_out(self, log: RatingLog, seed: int) -> HeldOut:
+        """Cut a log that the run was not trained on, as :meth:`evaluate` says.
+
+        Raises:
+            ConfigError, DataError: as there.
+        """
         if self.source is not None and log.sha256 == self.source["data_sha256"]:
             raise ConfigError(f"the run was trained on {log.name}: cut it as the run did, and give the split")
         column = columns_of(self.model, log.item_ids)
-        if (column < 0).any():
-            first = log.item_ids[int((column < 0).argmax())]
-            if (column < 0).all():
+        items = np.unique(log.item)
+        unknown = items[column[items] < 0]
+        if len(unknown):
+            first = log.item_ids[unknown[0]]
+            if len(unknown) == len(items):
                 raise DataError(f"{log.name}: none of its items is known to the run, the first is {first}")
-            warnings.warn(
-                f"{log.name}: {counted(int((column < 0).sum()), 'unknown item')} left out, the first is {first}"
-            )
+            warnings.warn(f"{log.name}: {counted(len(unknown), 'unknown item')} left out, the first is {first}")
         rated = self.model.rated
         if rated and log.rating is None:
             raise DataError(f"{log.name} has no ratings, and this {self.model.slug} was trained on ratings")

@@ -314,8 +314,9 @@ def _entries(histories: Histories) -> _Entries:
         source, histories = str(histories), read_own_file(histories)
     if isinstance(histories, RatingLog):
         log = histories
-        present, person = np.unique(log.user, return_inverse=True)
-        return _Entries(source, log.user_ids[present], person, log.item, log.item_ids, log.rating)
+        people, person = np.unique(log.user, return_inverse=True)  # those that a selection has left
+        items, item = np.unique(log.item, return_inverse=True)
+        return _Entries(source, log.user_ids[people], person, item, log.item_ids[items], log.rating)
     if isinstance(histories, pd.DataFrame):
         return _Entries(source, *_of_frame(histories))
     people = histories if isinstance(histories, Mapping) else {None: histories}
@@ -400,7 +401,7 @@ def write_lists(frame: pd.DataFrame, path: Path) -> None:
     """Write a table of lists, atomically: .csv, .tsv, .parquet, or .json and .jsonl with one object a line.
 
     Raises:
-        ConfigError: the name ends otherwise, or .parquet needs a package that is not there.
+        ConfigError: the name ends otherwise, .parquet needs a package that is not there, or there is no such folder.
     """
     kind = check_kind(path)
 
@@ -419,11 +420,14 @@ def check_kind(path: Path) -> str:
     """Return the kind of file that ``path`` names.
 
     Raises:
-        ConfigError: it is none that :func:`write_lists` knows, or needs a package that is not there.
+        ConfigError: it is none that :func:`write_lists` knows, needs a package that is not there, or there is no such
+            folder.
     """
     kind = path.suffix.lower()
     if kind not in (".csv", ".tsv", ".parquet", ".json", ".jsonl"):
         raise ConfigError(f"{path}: unknown kind {kind!r}. Use .csv, .tsv, .parquet, .json or .jsonl")
     if kind == ".parquet" and find_spec("pyarrow") is None:
         raise ConfigError(f"{path}: pip install pyarrow to write .parquet")
+    if not path.parent.is_dir():
+        raise ConfigError(f"{path}: there is no folder {path.parent}: make it first")
     return kind
