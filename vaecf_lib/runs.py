@@ -336,7 +336,7 @@ def load_run(folder: str | Path, device: str | torch.device = "cpu") -> Run:
     if (folder / "refit" / "history.json").exists():  # written last
         folder = folder / "refit"
     model, note = load_noted_model(folder, device)
-    settings = note.get("settings", {})
+    settings = note.get("trained_with", {})
     return Run(
         model=model,
         metric=settings.get("metric", "rmse" if model.rates else "ndcg@100"),

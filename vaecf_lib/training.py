@@ -388,7 +388,7 @@ def _key(settings: dict) -> str:
 
 def _save_best(run: Run, out: Path, settings: dict) -> None:
     """Write the model as it is, and what :func:`~vaecf_lib.load_run` says of it."""
-    note = {"settings": settings, "source": run.source, "epoch": run.best_epoch}
+    note = {"trained_with": settings, "source": run.source, "epoch": run.best_epoch}
     save_model(run.model, out / BEST, run=_key(settings), **note)
 
 
