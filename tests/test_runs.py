@@ -232,6 +232,7 @@ def test_memory_is_bounded_by_batches(split, monkeypatch):
     monkeypatch.setattr(serving, "SCORE_BYTES", 7.5 * 4 * split.n_items)
     run.model.asked.clear()
     pd.testing.assert_frame_equal(run.recommend(), whole)
+    assert flat(run.model.asked) == run.people.train_rows.tolist(), "each batch its own people"
     assert {len(users) for users in run.model.asked[:-1]} == {7}
     monkeypatch.setattr(serving, "SCORE_BYTES", 1)
     assert len(run.recommend(run.people.ids[:2], k=1)) == 2
