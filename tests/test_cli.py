@@ -135,9 +135,9 @@ def test_a_run_on_ratings_is_served_from_rated_histories(call, tmp_path):
     (tmp_path / "h.txt").write_text("f3\n")
     done = call("recommend", tmp_path / "means", "--history", tmp_path / "h.txt", check=False)
     assert done.returncode == 2 and "has no rating, and this means reads ratings" in done.stderr
-    call("fit", "biased-mf", *arguments, "--out", tmp_path / "mf")
-    done = call("recommend", tmp_path / "mf", "--history", tmp_path / "h.csv", check=False)
-    assert done.returncode == 2 and done.stderr.startswith("error: biased-mf scores only the users it was trained on")
+    call("fit", "ncf", *arguments, "--out", tmp_path / "ncf")
+    done = call("recommend", tmp_path / "ncf", "--history", tmp_path / "h.csv", check=False)
+    assert done.returncode == 2 and done.stderr.startswith("error: ncf scores only the users it was trained on")
 
 
 def test_the_system_refusing_is_one_line_too(call, tmp_path):
@@ -167,7 +167,7 @@ def test_a_run_without_item_ids_and_a_history_of_everything(call, tmp_path, plan
     vc.fit(build("popularity", 500), planted_split, out=tmp_path / "named", progress=False)
     (tmp_path / "h.txt").write_text("\n".join(map(str, planted_split.items.ids)))
     done = call("recommend", tmp_path / "named", "--history", tmp_path / "h.txt")
-    assert done.stdout == "" and "no item is left to recommend to 1 person" in done.stderr
+    assert done.stdout == "" and "no item is left to recommend to 1 user" in done.stderr
 
 
 def test_titles_serve_as_ids(call, tmp_path):
@@ -250,6 +250,9 @@ ERRORS = [
     (["reproduce", "recvae", "2", "--seeds", "a"], "--seeds 'a': write whole numbers with commas between"),
     (["recommend", "nowhere", "--history", "x"], "not a readable checkpoint"),
     (["ledger", "--results", "nowhere"], "no nowhere/reported.json"),
+    (["reproduce", "recvae", "1", "--models", "svd"], "unknown model 'svd'. Known: mult-vae"),
+    (["reproduce", "book", "nothing"], "no study 'nothing'. Known: likelihoods"),
+    (["states", "nothing"], "no grid 'nothing'. Known: mult_vae_beta"),
     (["reproduce", "recvae", "99"], "no table '99' of 'recvae'. Known: hyvae II"),
     pytest.param(
         ["bench", "--against", "nobody", "--pairs", "1", "--users", "600", "--items", "50"],
@@ -292,10 +295,15 @@ def test_a_list_is_a_setting(call):
 
 
 def test_models_lists_the_options_of_one(call):
-    rows = {line.split()[0]: line.split(maxsplit=2)[1:] for line in call("models", "vae-reg").stdout.splitlines()}
-    assert rows["penalty"] == ["0.01", "a number of at least 0, or None"], "the preset's own value"
+    lines = call("models", "vae-reg").stdout.splitlines()
+    rows = {line.split()[0]: line.split(maxsplit=2)[1:] for line in lines if not line.startswith(" ")}
+    assert rows["penalty"] == ["0.01", "a number of at least 0"], "the preset's own value"
     assert rows["hidden"] == ["600", "a whole number from 1 to 100,000"]
-    assert rows["prior"] == ['"standard"', "one of standard, vamp, or None"]
+    assert rows["prior"] == ['"standard"', "one of standard, vamp"]
+    assert "lambda of the term lambda ||W||^2" in " ".join(line.strip() for line in lines), "and what they mean"
+    assert all(len(line) <= 120 for line in lines)
+    done = call("models", "no-such", check=False)
+    assert done.returncode == 2 and done.stderr.startswith("error: unknown model 'no-such'. Known: mult-vae, ")
 
 
 def test_the_oracle_refuses_other_data(call, tmp_path):

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import typer
 import yaml
 from packaging.requirements import Requirement
 
@@ -123,10 +124,10 @@ def test_the_encoding_check_can_fail():
 
 
 def test_imports_run_downwards_only():
-    """cli > ledger, bench > experiment > training > evaluation > models, baselines > nn > maths, data."""
-    layer = {"errors": -1, "options": 0, "environment": 0, "studies": 0, "comparison": 1, "maths": 1, "data": 1, "nn": 2, "models": 3, "baselines": 4, "systems": 5,
+    """cli > lab > experiment > training > evaluation > models, baselines > nn > maths, data."""
+    layer = {"errors": -1, "options": 0, "environment": 0, "maths": 1, "data": 1, "nn": 2, "models": 3, "baselines": 4, "systems": 5,
              "evaluation": 5, "checkpoints": 6, "serving": 7, "explore": 7, "runs": 8, "plots": 8, "training": 9,
-             "experiment": 10, "ledger": 11, "bench": 12, "cli": 13, "__main__": 14, "__init__": 99}  # fmt: skip
+             "experiment": 10, "lab": 11, "cli": 12, "__main__": 13, "__init__": 99}  # fmt: skip
     for path in (ROOT / "vaecf_lib").rglob("*.py"):
         parts = path.relative_to(ROOT / "vaecf_lib").with_suffix("").parts
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
@@ -137,6 +138,32 @@ def test_imports_run_downwards_only():
                 for name in targets:
                     if name != parts[0] and name in layer:
                         assert layer[name] < layer[parts[0]], f"{'.'.join(parts)} imports {name}"
+
+
+def imports_of(path):
+    """Yield the package's modules that a file imports, dotted, each with whether the file imports it when loaded."""
+    folder = path.relative_to(ROOT).with_suffix("").parts[:-1]
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    loaded = set(map(id, tree.body))
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            names = [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            base = ".".join([*folder[: len(folder) - node.level + 1], *filter(None, [node.module])])
+            names = [f"{base if node.level else node.module}.{alias.name}" for alias in node.names]
+        else:
+            continue
+        yield from ((name, id(node) in loaded) for name in names if name.startswith("vaecf_lib."))
+
+
+def test_the_laboratory_is_a_wing_of_its_own():
+    """Nothing outside imports it but the command line, its commands alone; and these load it only when they are called."""
+    package = ROOT / "vaecf_lib"
+    outside = [path for path in package.rglob("*.py") if path.parent != package / "lab"]
+    found = {(path.name, name) for path in outside for name, _ in imports_of(path) if "vaecf_lib.lab" in name}
+    assert found == {("cli.py", "vaecf_lib.lab.cli.app")}
+    at_once = {name for name, loaded in imports_of(package / "lab" / "cli.py") if loaded}
+    assert at_once == {"vaecf_lib.errors.ConfigError", "vaecf_lib.lab.RESULTS"}
 
 
 def test_maths_imports_torch_only():
@@ -211,5 +238,5 @@ def test_readme_names_commands_that_exist_and_every_target():
     readme = (ROOT / "README.md").read_text(encoding="utf-8")
     targets = set(re.findall(r"^([\w-]+):", (ROOT / "Makefile").read_text(encoding="utf-8"), re.M))
     assert set(re.findall(r"make ([\w-]+)", readme)) == targets
-    commands = {c.name or c.callback.__name__ for c in cli.app.registered_commands}
+    commands = set(typer.main.get_command(cli.app).commands)
     assert set(re.findall(r"vaecf (\w+)", readme)) <= commands

@@ -87,17 +87,17 @@ def test_step_sizes_follow_the_schedule(planted, schedule):
         """Its gradient is one everywhere, so that each of Adam's steps has the length of the step size."""
 
         def loss(self, batch, progress):
-            return self.output.bias.sum() + 0 * sum(p.sum() for p in self.parameters()), {}
+            return self.decoder.output.bias.sum() + 0 * sum(p.sum() for p in self.parameters()), {}
 
     split = vc.split_weak(planted)  # without a validation part: the last epoch is kept
     model = Slope(split.n_items, latent_dim=2, hidden=2, lr=0.01)
     options = {"batch_size": 500, "device": "cpu", "progress": False, "schedule": schedule}
     vc.fit(model, split, epochs=0, **options)
-    before = model.output.bias.detach().clone()
+    before = model.decoder.output.bias.detach().clone()
     vc.fit(model, split, epochs=2, **options)
     steps = 2 * math.ceil(split.train.n_users / 500)
     sizes = [0.5 * (1 + math.cos(math.pi * t / steps)) if schedule == "cosine" else 1.0 for t in range(steps)]
-    assert torch.allclose(before - model.output.bias, torch.full_like(before, 0.01 * sum(sizes)), rtol=1e-4)
+    assert torch.allclose(before - model.decoder.output.bias, torch.full_like(before, 0.01 * sum(sizes)), rtol=1e-4)
 
 
 @pytest.mark.parametrize("schedule", ["constant", "cosine"])
@@ -280,7 +280,7 @@ def test_other_validation_data_are_other_data(planted, tmp_path):
     log = planted.select(planted.user < 300)
     for options in ({}, {"valid": 0.15, "test": 0.05}, {"valid": 0, "test": 0.2}):
         split = vc.split_ratings(log, **options)
-        model = vc.baselines.DAECF(split.n_items, latent_dim=8)
+        model = vc.build("dae-cf", split.n_items, latent_dim=8)
         if not options:
             vc.fit(model, split, epochs=1, device="cpu", out=tmp_path, progress=False)
             continue
@@ -321,16 +321,18 @@ def test_weights_spoilt_by_the_last_update_are_never_kept(split, tmp_path):
 
         def after():
             if (tmp_path / "checkpoint.safetensors").exists():
-                model.output.weight.data[0, 0] = math.nan
+                model.decoder.output.weight.data[0, 0] = math.nan
 
         phase.after = after
         return [phase]
 
     model.phases = phases
-    with pytest.raises(vc.TrainingError, match=r"the weights output\.weight are not finite after epoch 2"):
+    with pytest.raises(vc.TrainingError, match=r"the weights decoder\.output\.weight are not finite after epoch 2"):
         vc.fit(model, split, epochs=3, device="cpu", out=tmp_path, progress=False)
     tensors, note = load_tensors(tmp_path / "checkpoint.safetensors")
-    assert note["epoch"] == 1 and all(t.isfinite().all() for n, t in tensors.items() if n.startswith("model.output"))
+    assert note["epoch"] == 1 and all(
+        t.isfinite().all() for n, t in tensors.items() if n.startswith("model.decoder.output")
+    )
 
 
 def test_warm_start_goes_on_from_the_weights(split):
@@ -349,7 +351,7 @@ class Alternating(Model):
     slug, about = "alternating", "for the tests"
 
     def __init__(self, n_items, per="epoch"):
-        super().__init__(n_items, per=per)
+        super().__init__(n_items)
         self.a, self.b = torch.nn.Parameter(torch.zeros(1)), torch.nn.Parameter(torch.zeros(1))
         self.per, self.order = per, []
 

@@ -21,20 +21,24 @@ from .errors import ConfigError, DataError, TrainingError, VaecfError
 from .evaluation import Estimate, evaluate
 from .runs import Run, load_run
 from .serving import Recommendation, recommend
+from .systems import SYSTEMS, System, build, register
 from .training import fit
 
 __version__ = "0.1.0"
 
 __all__ = [
+    "SYSTEMS",
     "ConfigError",
     "DataError",
     "Estimate",
     "RatingLog",
     "Recommendation",
     "Run",
+    "System",
     "TrainingError",
     "VaecfError",
     "baselines",
+    "build",
     "data",
     "evaluate",
     "fit",
@@ -46,6 +50,7 @@ __all__ = [
     "planted_world",
     "read_own_file",
     "recommend",
+    "register",
     "save_model",
     "split_ratings",
     "split_strong",

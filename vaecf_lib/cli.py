@@ -6,18 +6,20 @@ import json
 import os
 import re
 import sys
+import textwrap
 import warnings
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from . import data, ledger
+from . import data
 from .errors import ConfigError, VaecfError
 from .experiment import PROTOCOLS, as_json_ready, assign_settings, run_experiment
+from .lab.cli import app as laboratory
 from .runs import load_run
 from .serving import check_kind, write_lists
-from .systems import SYSTEMS, build, options_of
+from .systems import SYSTEMS
 
 app = typer.Typer(add_completion=False, help=__doc__, pretty_exceptions_enable=False)
 
@@ -40,9 +42,11 @@ def models(
         for name, cls in SYSTEMS.items():
             typer.echo(f"{name:15s} {cls.about}")
         return
-    defaults = build(slug, n_items=1).config  # a preset's own values, too, which its signature leaves at None
-    for name, option in options_of(SYSTEMS[slug]).items():
-        typer.echo(f"{name:17s} {json.dumps(defaults[name]):15s} {option}")
+    if slug not in SYSTEMS:
+        raise ConfigError(f"unknown model {slug!r}. Known: {', '.join(SYSTEMS)}")
+    for name, option in SYSTEMS[slug].options.items():
+        typer.echo(f"{name:17s} {json.dumps(option.default):15s} {option}")
+        typer.echo(textwrap.fill(option.meaning, 118, initial_indent=" " * 34, subsequent_indent=" " * 34))
 
 
 def _parse_value(text: str) -> Any:
@@ -210,60 +214,7 @@ def evaluate(
             typer.echo(f"{name:12s} {estimate}")
 
 
-def _seeds(text: str) -> list[int]:
-    try:
-        return [int(seed) for seed in text.split(",")]
-    except ValueError as error:
-        raise ConfigError(f"--seeds {text!r}: write whole numbers with commas between, as 0,1,2") from error
-
-
-@app.command()
-def reproduce(
-    paper: Annotated[str, typer.Argument(help="recvae, sivae, hyvae, vaegan, vae_bmf; or book for our own studies")],
-    table: Annotated[str, typer.Argument(help="the table's number as printed, or the study's name")],
-    dataset: Annotated[str | None, typer.Option(help="one data set instead of all in the table")] = None,
-    models: Annotated[
-        str | None, typer.Option(help="slugs, or rows of a study; commas between, without spaces")
-    ] = None,
-    seeds: Annotated[str, typer.Option(help="comma-separated")] = "0,1,2",
-    epochs: int = 100,
-    device: str = "auto",
-    results: Annotated[Path, typer.Option(help="folder of reported.json and measured/")] = ledger.RESULTS,
-) -> None:
-    """Run the systems of one of the papers' tables and keep the results for the ledger."""
-    ledger.reproduce(
-        paper,
-        table,
-        dataset=dataset,
-        models=re.split(",(?! )", models) if models else None,  # a row's own name may hold ", "
-        seeds=_seeds(seeds),
-        epochs=epochs,
-        device=device,
-        folder=results,
-    )
-
-
-@app.command(name="ledger")
-def show_ledger(
-    results: Annotated[Path, typer.Option(help="folder of reported.json and measured/")] = ledger.RESULTS,
-) -> None:
-    """Print how many of the papers' numbers are measured, and where ours differ."""
-    typer.echo(ledger.summary(results))
-
-
-@app.command()
-def bench(
-    against: Annotated[list[str] | None, typer.Option(help="a peer: dense (repeatable)")] = None,
-    users: int = 20_000,
-    items: int = 20_108,
-    pairs: Annotated[int, typer.Option(help="paired runs")] = 5,
-    threads: int = 1,
-    growth: Annotated[bool, typer.Option(help="also time half, one and two times the users and items")] = False,
-) -> None:
-    """Measure Mult-VAE's speed and peak memory on a synthetic matrix, beside its floor and peers."""
-    from . import bench as benchmark
-
-    typer.echo(json.dumps(benchmark.run(users, items, pairs, threads, against or [], growth), indent=1))
+app.add_typer(laboratory)
 
 
 def _line(error: Exception) -> str | None:

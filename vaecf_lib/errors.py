@@ -17,6 +17,6 @@ class TrainingError(VaecfError):
     """Training cannot go on: the loss is not a finite number."""
 
 
-def counted(n: int, noun: str, nouns: str | None = None) -> str:
-    """Return "1 item", "2 items": a number before its noun, whose plural is ``nouns`` if an s does not make it."""
-    return f"{n:,} {noun if n == 1 else nouns or noun + 's'}"
+def counted(number: int, noun: str) -> str:
+    """Return "1 item", "2,000 items"."""
+    return f"{number:,} {noun}{'' if number == 1 else 's'}"

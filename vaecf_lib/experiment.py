@@ -11,7 +11,7 @@ from .data import RatingLog
 from .errors import ConfigError
 from .evaluation import Estimate, check_metrics, evaluate
 from .options import declared
-from .systems import SYSTEMS, build, options_of
+from .systems import SYSTEMS, build
 from .training import fit, peak_memory_mb
 
 PROTOCOLS = {"strong": data.split_strong, "weak": data.split_weak, "ratings": data.split_ratings}
@@ -38,7 +38,7 @@ def assign_settings(settings: dict[str, Any], slug: str, protocol: str) -> tuple
     of_split = declared(PROTOCOLS[protocol], f"split_{protocol}")
     of_split["split_seed"] = of_split.pop("seed")
     of_fit = {name: option for name, option in declared(fit, "fit").items() if name in FIT_OPTIONS}
-    of_model = {name: option for name, option in options_of(SYSTEMS[slug]).items() if name != "n_users"}  # the data's
+    of_model = {name: option for name, option in SYSTEMS[slug].options.items() if name != "n_users"}  # the data's
     takers = {f"split_{protocol}": of_split, slug: of_model, "fit": of_fit}
     dealt: dict[str, dict[str, Any]] = {taker: {} for taker in takers}
     for key, value in settings.items():

@@ -114,7 +114,7 @@ class Run:
         found = best_items(self.model, matrix, torch.from_numpy(rows), torch.from_numpy(train_rows), k, allowed)
         without = np.setdiff1d(rows, found.person)
         if len(without):
-            warnings.warn(f"no item is left to recommend to {counted(len(without), 'person', 'people')}")
+            warnings.warn(f"no item is left to recommend to {counted(len(without), 'user')}")
         return self._table(found.column, {"user": names[found.person], "rank": found.rank}, {"score": found.score})
 
     def _users(self, users: Any) -> tuple[np.ndarray, Interactions, np.ndarray, np.ndarray]:
@@ -128,8 +128,6 @@ class Run:
                 f"{self.model.slug} scores only the users it was trained on, and {len(held_out)} of those "
                 f"asked for were held out, the first is {people.ids[held_out[0]]}: train a system that reads histories"
             )
-        if self.model.needs == "history":  # such a system does not tell its users from others
-            train_rows = np.full(len(rows), -1)
         return people.ids, people.histories, rows, train_rows
 
     @property

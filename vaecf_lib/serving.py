@@ -289,7 +289,7 @@ def read_histories(model: Model, histories: Histories) -> tuple[np.ndarray, Inte
         if len(nothing_left):
             first = _plain(entries.people[nothing_left[0]])
             warnings.warn(
-                f"{entries.source}: {counted(len(nothing_left), 'person', 'people')} without any known item, the first "
+                f"{entries.source}: {counted(len(nothing_left), 'user')} without any known item, the first "
                 f"is {first!r}, will get the list for an empty history"
             )
         ratings = None if entries.ratings is None else entries.ratings[known]
