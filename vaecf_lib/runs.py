@@ -161,7 +161,8 @@ class Run:
     def similar(self, item: Name, k: int = 10) -> pd.DataFrame:
         """Return the ``k`` items most like ``item`` (an id or title): columns rank, item, title (if known), similarity.
 
-        Alike are those of which the system has learnt the same: the cosine of their :meth:`Model.item_vectors`.
+        Alike are those of which the system has learnt the same: the cosine of their
+        :meth:`~vaecf_lib.models.Model.item_vectors`.
 
         Raises:
             ConfigError: the system has learnt nothing of single items, or ``k`` is no length.
@@ -198,7 +199,8 @@ class Run:
         """Return {metric: :class:`Estimate`} on data that the run was not trained on.
 
         Args:
-            data: a :class:`Split` of the run's own data, whose test part is used, or a :class:`HeldOut`. Or another
+            data: a :class:`~vaecf_lib.data.Split` of the run's own data, whose test part is used, or a
+                :class:`~vaecf_lib.data.HeldOut`. Or another
                 log: its items are found by their ids, unknown ones are counted in a warning, ratings below the run's
                 threshold are no clicks. To a system that reads histories its users are strangers, and a fifth of
                 what each has (or its ``is_test``) must be found. Of a system that knows its users they must be

@@ -168,8 +168,8 @@ class Model(nn.Module):
     def item_vectors(self) -> Tensor | None:
         """Return what it has learnt of each item, (n_items, d), in which alike items point the same way.
 
-        None if it has learnt nothing of the kind. Here: the weights of the decoder's last layer, ``self.decoder.output`` or
-        ``self.output``.
+        None if it has learnt nothing of the kind. Here: the weights of the decoder's last layer, which is
+        ``self.decoder.output`` or ``self.output``.
         """
         output = getattr(getattr(self, "decoder", self), "output", None)
         return output.weight if isinstance(output, nn.Linear) and output.out_features == self.n_items else None
