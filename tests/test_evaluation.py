@@ -262,3 +262,12 @@ def test_ties_go_by_column_at_every_length():
     whole = scores.sort(dim=1, descending=True, stable=True).indices
     for k in range(1, 11):
         assert torch.equal(top_items(scores, k), whole[:, :k])
+
+
+@pytest.mark.parametrize("column", [0, 8])
+def test_a_single_nan_is_found(column):
+    """Wherever it stands, however short the list."""
+    scores = torch.arange(18.0).reshape(2, 9)
+    scores[1, column] = torch.nan
+    with pytest.raises(vc.ConfigError, match="scores hold nan"):
+        top_items(scores, 1)
