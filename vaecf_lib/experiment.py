@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import Any
 
@@ -95,7 +96,7 @@ def run_experiment(
         "dataset": log.name,
         "protocol": protocol,
         "metrics": {
-            name: {"mean": e.mean, "ci": None if e.n_users == 1 else e.ci, "n_users": e.n_users}
+            name: {"mean": e.mean, "ci": None if math.isnan(e.ci) else e.ci, "n_users": e.n_users}
             for name, e in estimates.items()
         },
         "validation": {run.metric: run.best[run.metric]} if run.metric in run.best else None,
