@@ -127,7 +127,7 @@ def test_imports_run_downwards_only():
     """cli > lab > experiment > training > evaluation > models, baselines > nn > maths, data."""
     layer = {"errors": -1, "options": 0, "environment": 0, "maths": 1, "data": 1, "nn": 2, "models": 3, "baselines": 4, "systems": 5,
              "evaluation": 5, "recommending": 6, "checkpoints": 6, "explore": 7, "plots": 8, "training": 8,
-             "experiment": 9, "lab": 10, "cli": 12, "__main__": 13, "__init__": 99}  # fmt: skip
+             "experiment": 9, "tuning": 10, "lab": 10, "cli": 12, "__main__": 13, "__init__": 99}  # fmt: skip
     for path in (ROOT / "vaecf_lib").rglob("*.py"):
         parts = path.relative_to(ROOT / "vaecf_lib").with_suffix("").parts
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):

@@ -22,6 +22,7 @@ from .evaluation import Estimate, evaluate
 from .recommending import Recommendation, recommend
 from .systems import SYSTEMS, System, build, register
 from .training import Run, fit
+from .tuning import Trial, Tuning, tune
 
 __version__ = "0.1.0"
 
@@ -35,6 +36,8 @@ __all__ = [
     "Run",
     "System",
     "TrainingError",
+    "Trial",
+    "Tuning",
     "VaecfError",
     "baselines",
     "build",
@@ -53,4 +56,5 @@ __all__ = [
     "split_ratings",
     "split_strong",
     "split_weak",
+    "tune",
 ]

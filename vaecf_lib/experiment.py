@@ -90,6 +90,9 @@ def run_experiment(
         progress=progress,
         **of_fit,
     )
+    validation = run.best.get(run.metric)
+    if not run.history and split.valid is not None:  # a system without epochs
+        validation = evaluate(model, split.valid, (run.metric,), batch_size)[run.metric].mean
     estimates = evaluate(model, split.test, metrics, batch_size)
     result = {
         "model": slug,
@@ -99,7 +102,7 @@ def run_experiment(
             name: {"mean": e.mean, "ci": None if math.isnan(e.ci) else e.ci, "n_users": e.n_users}
             for name, e in estimates.items()
         },
-        "validation": {run.metric: run.best[run.metric]} if run.metric in run.best else None,
+        "validation": None if validation is None else {run.metric: validation},
         "validation_curve": [[row["epoch"], round(row[run.metric], 5)] for row in run.history if run.metric in row],
         "users_without_targets": split.test.n_without_targets,
         "seconds_per_epoch": run.seconds_per_epoch if run.history else None,

@@ -7,7 +7,7 @@ import json
 import math
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -261,6 +261,7 @@ def fit(
     warm_start: bool = False,
     validate_every: int = 1,
     schedule: Literal["constant", "cosine"] = "constant",
+    on_epoch: Callable[[Run], bool | None] | None = None,
 ) -> Run:
     """Train ``model`` on ``split.train``; leave it with the weights of the best epoch on ``split.valid``.
 
@@ -284,6 +285,8 @@ def fit(
         warm_start: keep the model's present weights as the start.
         validate_every: epochs between validations.
         schedule: of the step sizes: "constant", or "cosine", which falls to zero over the training.
+        on_epoch: called after every epoch, its validation and its checkpoint, with the run so far; a true answer stops
+            the training with what was best so far.
 
     Raises:
         ConfigError: options out of range or that do not fit, or ``out`` holds a run with other settings or is being
@@ -353,6 +356,8 @@ def fit(
             if out is not None:
                 _save(trainer, run, out, settings)
             bar.update(trainer.epoch, row, metric)
+            if on_epoch is not None and on_epoch(run):
+                break
         bar.close()
         if out is not None and trainer.epochs == 0 and not (out / CHECKPOINT).exists():
             save_model(model, out / BEST, run=_key(settings))
