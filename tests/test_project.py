@@ -201,8 +201,8 @@ def test_wheel_installs_and_holds_the_library_alone(tmp_path):
 
 
 def shrunk(example):
-    """README's example, small: one epoch, and the embedded data in the place of MovieLens-1M, a download."""
-    return re.sub(r"epochs([= ])\d+", r"epochs\g<1>1", example).replace("--dataset ml-1m", "--dataset planted")
+    """README's example, small: one epoch, one trial, and the embedded data in the place of MovieLens-1M, a download."""
+    return re.sub(r"(epochs|trials)([= ])\d+", r"\g<1>\g<2>1", example).replace("--dataset ml-1m", "--dataset planted")
 
 
 @pytest.mark.slow
