@@ -122,6 +122,7 @@ def test_the_budget_ends_it_and_more_goes_on(log, tmp_path, monkeypatch, capsys)
     assert f"the budget ended after {len(some.trials)} of 4 trials" in capsys.readouterr().err
     spent = json.loads((tmp_path / "tuning.json").read_text())["seconds"]
     assert spent >= 14
+    assert [path.name for path in tmp_path.glob("trial-*")] == [f"trial-{len(some.trials)}"]
     same = tune(log, trials=4, budget=14, out=tmp_path)
     assert outcomes(same) == outcomes(some), "the same budget is spent"
     assert outcomes(tune(log, trials=4, budget=1000, out=tmp_path)) == outcomes(unbroken)
@@ -206,6 +207,27 @@ def test_another_tuning_in_the_folder_is_refused(log, tmp_path):
     with pytest.raises(vc.ConfigError, match=r"holds a tuning with other settings .data_sha256: "):
         tune(log.select(log.user < 390), trials=1, out=tmp_path)
     assert (tmp_path / "tuning.json").read_bytes() == before
+    (tmp_path / "tuning.json").unlink()
+    (tmp_path / "trial-0").mkdir()
+    with pytest.raises(vc.ConfigError, match=r"holds trial-0 of another tuning, without its tuning.json"):
+        tune(log, trials=1, out=tmp_path)
+
+
+def test_killed_in_its_first_trial_it_is_not_taken_for_another(log, tmp_path, monkeypatch):
+    """The record is there from the start; and what a process killed after a trial left, the next one clears away."""
+
+    def killed(*_, **__):
+        raise Killed
+
+    with monkeypatch.context() as patch, pytest.raises(Killed):
+        patch.setattr(tuning, "fit", killed)
+        tune(log, out=tmp_path)
+    with pytest.raises(vc.ConfigError, match="holds a tuning with other settings"):
+        tune(log, epochs=2, out=tmp_path)
+    first = tune(log, trials=1, out=tmp_path)
+    (tmp_path / "trial-0").mkdir()
+    assert outcomes(tune(log, trials=1, out=tmp_path)) == outcomes(first)
+    assert not (tmp_path / "trial-0").exists()
 
 
 DAMAGE = [

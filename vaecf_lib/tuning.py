@@ -310,14 +310,14 @@ def tune(
     if progress and split.kept is not None:
         print(split.kept, file=sys.stderr)
     with _locked(out):
-        done, spent = _read_record(out, about, space)
+        done, spent = _open_record(out, about, space)
         start = time.monotonic() - spent
-        while len(done) < trials and (budget is None or time.monotonic() - start < budget):
+        deadline = math.inf if budget is None else start + budget
+        while len(done) < trials and time.monotonic() < deadline:
             began = time.monotonic()
             asked = _ask(done, space, model.config, about)
             options = {name: _rounded(value, space[name]) for name, value in asked.params.items()}
-            folder = _folder(out, len(done))
-            deadline = math.inf if budget is None else start + budget
+            folder = None if out is None else out / f"trial-{len(done)}"
             try:
                 tried = build(slug, split.n_items, **fixed, **options)
                 outcome = _train(tried, split, asked, deadline, metric, folder, of_fit)
@@ -332,7 +332,6 @@ def tune(
             _write_record(out, about, done, time.monotonic() - start)
             if progress:
                 print(_line(trial, len(done), trials, metric), file=sys.stderr)
-        _folder(out, trials)
     tuning = Tuning(slug, metric, done)
     if not tuning.ranking:
         if not done:
@@ -357,28 +356,23 @@ def _line(trial: Trial, number: int, trials: int, metric: str) -> str:
     return f"trial {number} of {trials}: {ended}  {_options(trial)}"
 
 
-def _folder(out: Path | None, number: int) -> Path | None:
-    """Return the folder of a trial in work; those of others are done with, and removed."""
-    if out is None:
-        return None
-    folder = out / f"trial-{number}"
-    for other in out.glob("trial-*"):
-        if other != folder:
-            shutil.rmtree(other)
-    return folder
-
-
 def _write_record(out: Path | None, about: dict[str, Any], trials: list[Trial], seconds: float) -> None:
+    """Write what is done so far, and remove what the last trial has left."""
     if out is not None:
         record = {"settings": about, "seconds": seconds, "trials": [asdict(trial) for trial in trials]}
         write_json(out / RECORD, record)
+        shutil.rmtree(out / f"trial-{len(trials) - 1}", ignore_errors=True)
 
 
-def _read_record(out: Path | None, about: dict[str, Any], space: dict[str, Any]) -> tuple[list[Trial], float]:
-    """Return the trials that the folder's record holds and the seconds they took; none if there is no record."""
-    if out is None or not (out / RECORD).exists():
+def _open_record(out: Path | None, about: dict[str, Any], space: dict[str, Any]) -> tuple[list[Trial], float]:
+    """Return the trials that the folder's record holds and the seconds they took; begin it if there is none."""
+    if out is None:
         return [], 0.0
     path = out / RECORD
+    if not path.exists():
+        if (out / "trial-0").exists():
+            raise ConfigError(f"{out} holds trial-0 of another tuning, without its {RECORD}: give another folder")
+        _write_record(out, about, [], 0.0)
     about = json.loads(json.dumps(about, default=plain))  # as the record has it
     try:
         record = json.loads(path.read_text(encoding="utf-8"))
@@ -397,4 +391,5 @@ def _read_record(out: Path | None, about: dict[str, Any], space: dict[str, Any])
             f"{out} holds a tuning with other settings ({'; '.join(changed)}): give the same ones to go on with it, "
             "or another folder"
         )
+    _write_record(out, about, trials, seconds)  # a process killed between two steps of this left the second undone
     return trials, seconds
