@@ -13,6 +13,7 @@ import vaecf_lib as vc
 from vaecf_lib.data import HeldOut, Interactions
 from vaecf_lib.evaluation import per_user_metrics, top_items
 from vaecf_lib.models import Model
+from vaecf_lib.systems import build
 
 
 class Fixed(Model):
@@ -206,7 +207,7 @@ def test_a_single_user_has_no_coverage():
 def test_validation_looks_for_the_better_end(planted, planted_split, metric, pick):
     """A small Gini coefficient is good, as a small error is; the other metrics are good when large."""
     if metric == "rmse":
-        model, split = vc.baselines.DAECF(planted.n_items, latent_dim=4), vc.split_ratings(planted)
+        model, split = build("dae-cf", planted.n_items, latent_dim=4), vc.split_ratings(planted)
     else:
         model, split = vc.models.MultDAE(planted_split.n_items, latent_dim=4), planted_split
     run = vc.fit(model, split, epochs=3, metric=metric, progress=False)

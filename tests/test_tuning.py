@@ -12,7 +12,7 @@ import pytest
 import vaecf_lib as vc
 from vaecf_lib import cli, tuning
 from vaecf_lib.options import RANGES, SEARCH
-from vaecf_lib.systems import SYSTEMS, build, options_of
+from vaecf_lib.systems import SYSTEMS
 
 SMALL = {"hidden": 8, "latent_dim": 4, "n_heldout": 60}
 SIZES = ("hidden", "latent_dim", "widths", "layers", "code", "depth", "concepts", "points", "batch_size")
@@ -128,9 +128,16 @@ def test_the_budget_ends_it_and_more_goes_on(log, tmp_path, monkeypatch, capsys)
     assert outcomes(tune(log, trials=4, budget=1000, out=tmp_path)) == outcomes(unbroken)
 
 
-def test_the_test_part_is_never_looked_at(planted):
-    """With all of its test interactions exchanged, a log is tuned in the same way, to the last bit."""
-    results = []
+def test_the_test_part_is_never_looked_at(planted, monkeypatch):
+    """With all of its test interactions exchanged, a log is tuned in the same way: no trial even gets to see them."""
+    results, seen = [], []
+
+    def fit(model, split, **keywords):
+        parts = (split.train, split.valid.history, split.valid.targets, split.test.history, split.test.targets)
+        seen.append((*(part.sha256 for part in parts), split.people))
+        return vc.fit(model, split, **keywords)
+
+    monkeypatch.setattr(tuning, "fit", fit)
     for seed in (0, 1):
         rng = np.random.default_rng(seed)
         user, item = planted.user[planted.user < 200], planted.item[planted.user < 200]
@@ -150,6 +157,7 @@ def test_the_test_part_is_never_looked_at(planted):
         results.append((log, tune(log, protocol="weak", settings=settings)))
     assert results[0][0].sha256 != results[1][0].sha256
     assert outcomes(results[0][1]) == outcomes(results[1][1])
+    assert len(seen) == 6 and len(set(seen)) == 1 and seen[0][-1] is None
 
 
 @pytest.fixture
@@ -267,26 +275,22 @@ def test_trials_that_fail_are_left_out(log, monkeypatch):
 def test_what_is_searched_may_be_chosen_and_is_not_a_size():
     """Every declared interval is of options that some system has, within their range, and has the usual defaults."""
     used = set()
-    for slug, cls in SYSTEMS.items():
-        defaults = build(slug, n_items=5).config
-        for name, option in options_of(cls).items():
-            if option.search is None:
-                continue
-            used.add(name)
+    for slug, system in SYSTEMS.items():
+        searched = {name: option for name, option in system.options.items() if option.search}
+        for name, option in searched.items():
             assert name not in SIZES and option.kind is float
             assert option.accepts(option.search.low) and option.accepts(option.search.high), (slug, name)
             assert not option.search.log or option.search.low > 0
-            default = defaults[name]
-            assert not default or option.search.low <= default <= option.search.high, (slug, name)
-        if any(default for name, default in defaults.items() if name in used):
-            assert tuning.search_space(slug, {}, defaults)
+            assert not option.default or option.search.low <= option.default <= option.search.high, (slug, name)
+        if any(option.default for option in searched.values()):
+            assert tuning.search_space(slug, {})
+        used |= set(searched)
     assert used == {name for name in SEARCH if "." not in name}
     assert {name.split(".")[-1] for name in SEARCH} <= {name.split(".")[-1] for name in RANGES}
 
 
 def space(slug, vary=None, **fixed):
-    found = tuning.search_space(slug, fixed, build(slug, n_items=5, **fixed).config, vary)
-    return {name: str(domain) for name, domain in found.items()}
+    return {name: str(domain) for name, domain in tuning.search_space(slug, fixed, vary).items()}
 
 
 def test_what_is_varied_unasked():

@@ -106,9 +106,7 @@ def _interval(name: str, text: str, option: Option) -> tuple[float, float]:
     return low, high
 
 
-def search_space(
-    slug: str, fixed: dict[str, Any], defaults: dict[str, Any], vary: Sequence[str] | None = None
-) -> dict[str, Any]:
+def search_space(slug: str, fixed: dict[str, Any], vary: Sequence[str] | None = None) -> dict[str, Any]:
     """Return Optuna's distribution of each varied option of a system.
 
     Without ``vary`` these are the options with an interval in options.SEARCH that holds their default (a term whose
@@ -119,7 +117,7 @@ def search_space(
         ConfigError: Optuna is missing; an unknown option, one that is fixed or has no interval; or nothing to vary.
     """
     distributions = _optuna().distributions
-    options = {name: option for name, option in options_of(SYSTEMS[slug]).items() if name != "n_users"}
+    options = {name: option for name, option in SYSTEMS[slug].options.items() if name != "n_users"}  # the data's
 
     def number(option: Option, low: float, high: float, log: bool) -> Any:
         kind = distributions.IntDistribution if option.kind is int else distributions.FloatDistribution
@@ -133,8 +131,9 @@ def search_space(
             raise ConfigError(f"vary {name}: no option of {slug}. Known: {', '.join(options) or 'none'}")
         search = option.search
         if vary is None:
-            default = defaults[name]
-            if name in fixed or search is None or default is None or not search.low <= default <= search.high:
+            if name in fixed or search is None or option.default is None:
+                continue
+            if not search.low <= option.default <= search.high:
                 continue
         if name in fixed:
             raise ConfigError(f"{name} is both set and varied: choose one")
@@ -170,7 +169,7 @@ def _frozen(trial: Trial, space: dict[str, Any]) -> Any:
     )
 
 
-def _ask(trials: list[Trial], space: dict[str, Any], defaults: dict[str, Any], about: dict[str, Any]) -> Any:
+def _ask(trials: list[Trial], space: dict[str, Any], about: dict[str, Any]) -> Any:
     """Return Optuna's next trial; it depends on the arguments alone: a broken tuning goes on as an unbroken one.
 
     The first has the system's own values, where the space has them.
@@ -186,6 +185,7 @@ def _ask(trials: list[Trial], space: dict[str, Any], defaults: dict[str, Any], a
     for trial in trials:
         study.add_trial(_frozen(trial, space))
     if not trials:
+        defaults = {name: option.default for name, option in SYSTEMS[about["model"]].options.items()}
         study.enqueue_trial({name: defaults[name] for name, domain in space.items() if _has(domain, defaults[name])})
     return study.ask(space)
 
@@ -293,7 +293,7 @@ def tune(
     check_metrics(model, split.valid, (metric,))
     device = pick_device(device)
     of_fit |= {"epochs": epochs, "batch_size": batch_size, "seed": seed, "device": device}
-    space = search_space(slug, fixed, model.config, vary)
+    space = search_space(slug, fixed, vary)
     about = {
         "model": slug,
         "protocol": protocol,
@@ -315,7 +315,7 @@ def tune(
         deadline = math.inf if budget is None else start + budget
         while len(done) < trials and time.monotonic() < deadline:
             began = time.monotonic()
-            asked = _ask(done, space, model.config, about)
+            asked = _ask(done, space, about)
             options = {name: _rounded(value, space[name]) for name, value in asked.params.items()}
             folder = None if out is None else out / f"trial-{len(done)}"
             try:
