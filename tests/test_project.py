@@ -6,7 +6,9 @@ import shlex
 import subprocess
 import sys
 import tomllib
+from contextlib import nullcontext
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -126,7 +128,7 @@ def test_the_encoding_check_can_fail():
 def test_imports_run_downwards_only():
     """cli > lab > experiment > training > evaluation > models, baselines > nn > maths, data."""
     layer = {"errors": -1, "options": 0, "environment": 0, "maths": 1, "data": 1, "nn": 2, "models": 3, "baselines": 4, "systems": 5,
-             "evaluation": 5, "recommending": 6, "checkpoints": 6, "explore": 7, "plots": 8, "training": 8,
+             "evaluation": 5, "recommending": 6, "checkpoints": 6, "manifest": 7, "explore": 7, "plots": 8, "training": 8,
              "experiment": 9, "tuning": 10, "lab": 10, "cli": 12, "__main__": 13, "__init__": 99}  # fmt: skip
     for path in (ROOT / "vaecf_lib").rglob("*.py"):
         parts = path.relative_to(ROOT / "vaecf_lib").with_suffix("").parts
@@ -232,6 +234,37 @@ def test_readme_examples_run_in_order(tmp_path, monkeypatch, capsys):
         said = capsys.readouterr()
         assert not stopped.value.code, f"{line}\n{said.err}"
         assert said.out, line
+
+
+def test_the_api_pages_examples_of_training_run_in_order(tmp_path, monkeypatch):
+    """With stand-ins for TensorBoard and MLflow that are as strict as these: numbers only, no @ in MLflow's names."""
+    seen = []
+
+    def log_metrics(row, step):
+        assert all(re.fullmatch(r"[/\w.\- ]+", name) and float(value) == value for name, value in row.items())
+        seen.append(("mlflow", step))
+
+    writer = SimpleNamespace(add_scalar=lambda name, value, step: seen.append((name, float(value), step)))
+    board = SimpleNamespace(SummaryWriter=lambda folder: writer)
+    flow = SimpleNamespace(start_run=nullcontext, log_params=dict, log_metrics=log_metrics)
+    monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", board)
+    monkeypatch.setitem(sys.modules, "mlflow", flow)
+    monkeypatch.chdir(tmp_path)
+    log = vc.load_dataset("planted")
+    log = log.select(log.user < 200)
+    split = vc.split_strong(log)
+    model = vc.models.MultVAE(split.n_items, latent_dim=4, hidden=8)
+    names = {"vc": vc, "log": log, "split": split, "model": model}
+    names["run"] = vc.fit(model, split, epochs=2, progress=False)
+    page = (ROOT / "book" / "api.md").read_text(encoding="utf-8")
+    section = page[page.index("### Watch a training") : page.index("## Rating baselines")]
+    examples = re.findall(r"```python\n(.*?)```", section, re.S)
+    assert len(examples) >= 4
+    for example in examples:
+        exec(compile(re.sub(r"\b50\b", "2", example), "api.md", "exec"), names)
+    assert [entry for entry in seen if entry[0] == "mlflow"] == [("mlflow", 1), ("mlflow", 2)]
+    assert {("ndcg@100", 1), ("ndcg@100", 2)} <= {(name, step) for name, _, step in (e for e in seen if len(e) == 3)}
+    assert (tmp_path / "runs" / "final" / "manifest.json").exists()
 
 
 def test_readme_names_commands_that_exist_and_every_target():

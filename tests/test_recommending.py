@@ -45,7 +45,7 @@ def test_columns_are_mapped_to_the_codes_of_the_log():
     user = [u for u in range(12) for _ in range(6)]
     item = [i for _ in range(12) for i in (2, 3, 5, 7, 11, 13)]
     frame = pd.DataFrame({"user": [*user, 99, 99], "item": [*item, 4, 17]})  # 4, 17: of a user below min_items
-    log = vc.RatingLog.from_frame("toy", frame)
+    log = vc.RatingLog.from_frame(frame, name="toy")
     split = vc.split_strong(log, n_heldout=2)
     assert split.n_items == 6 and log.n_items == 8
     model = vc.baselines.Popularity(split.n_items)

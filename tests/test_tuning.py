@@ -202,6 +202,7 @@ def test_the_table_and_the_line_for_people(call, tmp_path):
     assert table.splitlines()[0].split() == ["trial", "ndcg@100", "epoch", "seconds", "options"]
     assert len(table.splitlines()) == 4 and table.splitlines()[-1] == "2 trials: 2 complete, 0 pruned, 0 failed"
     assert line.startswith("vaecf fit mult-dae --dataset planted --protocol strong --epochs 1")
+    assert " --patience 0 " in line, "or a fit of many epochs would stop before the best one"
     assert "trial 2 of 2: ndcg@100 0." in said.err and "Trial 1 finished" not in said.err
 
 

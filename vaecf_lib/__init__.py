@@ -13,15 +13,19 @@ from .data import (
     load_dataset,
     planted_world,
     read_own_file,
+    refit_split,
+    split_all,
+    split_leave_one_out,
     split_ratings,
     split_strong,
+    split_time,
     split_weak,
 )
 from .errors import ConfigError, DataError, TrainingError, VaecfError
 from .evaluation import Estimate, evaluate
 from .recommending import Recommendation, recommend
 from .systems import SYSTEMS, System, build, register
-from .training import Run, fit
+from .training import Run, Trainer, fit
 from .tuning import Trial, Tuning, tune
 
 __version__ = "0.1.0"
@@ -35,6 +39,7 @@ __all__ = [
     "Recommendation",
     "Run",
     "System",
+    "Trainer",
     "TrainingError",
     "Trial",
     "Tuning",
@@ -51,10 +56,14 @@ __all__ = [
     "planted_world",
     "read_own_file",
     "recommend",
+    "refit_split",
     "register",
     "save_model",
+    "split_all",
+    "split_leave_one_out",
     "split_ratings",
     "split_strong",
+    "split_time",
     "split_weak",
     "tune",
 ]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 import re
 import shlex
@@ -14,14 +15,16 @@ from typing import Annotated, Any
 
 import typer
 
-from . import data
+from . import data, environment
 from .checkpoints import load_model
 from .errors import ConfigError, DataError, VaecfError
-from .experiment import assign_settings, run_experiment
+from .experiment import PROTOCOLS, assign_settings, cuts_of, run_experiment
 from .lab.cli import app as laboratory
 from .recommending import recommend as recommend_items
 from .systems import SYSTEMS
 from .tuning import tune as tune_options
+
+PATIENCE = 20  # validations; `vaecf fit hyvae --dataset douban` is best at epoch 5 of 50
 
 app = typer.Typer(add_completion=False, help=__doc__, pretty_exceptions_enable=False)
 
@@ -71,18 +74,61 @@ def _settings(pairs: list[str] | None) -> dict[str, Any]:
     return settings
 
 
+Columns = Annotated[
+    str | None, typer.Option(help="your file's names, as user=uid,item=movie,rating=stars,time=when,title=name")
+]
+
+
+def _columns(text: str | None) -> dict[str, str]:
+    """Read ``user=uid,item=movie`` as the arguments of :func:`vaecf_lib.data.read_own_file`."""
+    known = [name for name in inspect.signature(data.read_own_file).parameters if name != "path"]
+    columns = {}
+    for pair in text.split(",") if text else []:
+        key, _, name = pair.partition("=")
+        if key not in known or not name or key in columns:
+            raise ConfigError(f"--columns {pair!r}: write KEY=NAME once for each; the keys are {', '.join(known)}")
+        columns[key] = name
+    return columns
+
+
 def _load(
-    model: str, dataset: str | None, interactions: Path | None, protocol: str | None, given: dict[str, Any]
+    model: str,
+    dataset: str | None,
+    interactions: Path | None,
+    columns: str | None,
+    protocol: str | None,
+    given: dict[str, Any],
 ) -> tuple[data.RatingLog, str]:
     """Return the data to be split, and the protocol, if it was not said: weak where they bring a split of their own."""
     if (dataset is None) == (interactions is None):
         raise ConfigError("give either --dataset NAME or --interactions FILE")
+    if dataset and columns:
+        raise ConfigError("--columns names the columns of your own file, and --dataset is another one")
     if interactions is None:
         protocol = protocol or "strong"
         assign_settings(given, model, protocol)  # an unknown name should not wait for the data
         return data.load_dataset(dataset), protocol
-    log = data.read_own_file(interactions)
+    log = data.read_own_file(interactions, **_columns(columns))
     return log, protocol or ("strong" if log.is_test is None else "weak")
+
+
+@app.command()
+def check(
+    file: Annotated[Path, typer.Argument(help="your own .csv, .tsv, .parquet or .npz with user, item[, rating]")],
+    columns: Columns = None,
+    protocol: Annotated[str | None, typer.Option(help="one protocol instead of all")] = None,
+    settings: Annotated[
+        list[str] | None, typer.Option("--set", help="key=value for the splits; repeatable, as for fit")
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="print one JSON object and nothing else")] = False,
+) -> None:
+    """Report what would be read from a file and how it would be split; nothing is trained."""
+    cuts = cuts_of([protocol] if protocol else PROTOCOLS, _settings(settings))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # the report has them
+        log = data.read_own_file(file, **_columns(columns))
+    report = data.check(log, cuts)
+    typer.echo(json.dumps(report.to_json()) if as_json else str(report))
 
 
 @app.command()
@@ -92,8 +138,10 @@ def fit(
     interactions: Annotated[
         Path | None, typer.Option(help="your own .csv, .tsv, .parquet or .npz with user, item[, rating]")
     ] = None,
+    columns: Columns = None,
     protocol: Annotated[
-        str | None, typer.Option(help="strong, weak or ratings; default strong, or weak if the data bring a split")
+        str | None,
+        typer.Option(help=f"{', '.join(PROTOCOLS)}; default strong, or weak if the data bring a split"),
     ] = None,
     epochs: int = 50,
     seed: int = 0,
@@ -105,11 +153,26 @@ def fit(
         typer.Option("--set", help="key=value for the split, the model or the training; repeatable"),
     ] = None,
     out: Annotated[Path | None, typer.Option(help="folder of the run; resumes what it holds")] = None,
+    patience: Annotated[
+        int | None,
+        typer.Option(
+            help=f"stop after so many validations without a new best; 0: never. Default {PATIENCE}, with "
+            "schedule=cosine 0"
+        ),
+    ] = None,
+    extend: Annotated[
+        bool, typer.Option("--extend", help="give a run more epochs even if what it anneals is over")
+    ] = False,
+    refit: Annotated[
+        bool, typer.Option("--refit", help="then train anew on everything, as many epochs as were best, for serving")
+    ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="print one JSON object and nothing else to stdout")] = False,
 ) -> None:
     """Train a system, evaluate it on the test part, print the metrics."""
     given = _settings(settings)
-    log, protocol = _load(model, dataset, interactions, protocol, given)
+    if patience is None:
+        patience = 0 if given.get("schedule") == "cosine" else PATIENCE
+    log, protocol = _load(model, dataset, interactions, columns, protocol, given)
     result, estimates = run_experiment(
         model,
         log,
@@ -121,6 +184,9 @@ def fit(
         metrics=None if metrics is None else tuple(metrics.split(",")),
         settings=given,
         out=out,
+        patience=patience or None,
+        extend=extend,
+        refit=refit,
     )
     if as_json:
         typer.echo(json.dumps(result))
@@ -142,6 +208,7 @@ def tune(
     model: Annotated[str, typer.Argument(help="slug of a system, see `vaecf models`")],
     dataset: Annotated[str | None, typer.Option(help="name in the catalogue, see `vaecf datasets`")] = None,
     interactions: Annotated[Path | None, typer.Option(help="your own file, as for `vaecf fit`")] = None,
+    columns: Columns = None,
     protocol: Annotated[str | None, typer.Option(help="as for `vaecf fit`")] = None,
     trials: Annotated[int, typer.Option(help="how many trainings")] = 20,
     budget: Annotated[str | None, typer.Option(help="stop after this time, as 90s, 30m or 2h")] = None,
@@ -159,7 +226,7 @@ def tune(
 ) -> None:
     """Try a system's options on the validation part, print the best and the `vaecf fit` line that gives them."""
     given, seconds = _settings(settings), None if budget is None else _seconds(budget)
-    log, protocol = _load(model, dataset, interactions, protocol, given)
+    log, protocol = _load(model, dataset, interactions, columns, protocol, given)
     tuning = tune_options(
         model,
         log,
@@ -175,8 +242,9 @@ def tune(
         out=out,
     )
     source = ["--dataset", dataset] if interactions is None else ["--interactions", str(interactions)]
+    source += ["--columns", columns] if columns else []
     line = ["vaecf", "fit", model, *source, "--protocol", protocol, "--epochs", str(epochs), "--seed", str(seed)]
-    line += ["--device", device, "--batch-size", str(batch_size)]
+    line += ["--device", device, "--batch-size", str(batch_size), "--patience", "0"]
     for key, value in (given | tuning.best.options).items():
         line += ["--set", f"{key}={value if isinstance(value, str) else json.dumps(value)}"]
     command = shlex.join(line)
@@ -239,6 +307,7 @@ def main() -> None:
     warnings.showwarning = lambda message, *_: print(f"warning: {message}", file=sys.stderr)
     if len(sys.argv) == 1:
         sys.argv.append("--help")
+    environment.command = shlex.join(["vaecf", *sys.argv[1:]])
     try:
         code = app(standalone_mode=False)
     except typer.Abort:  # Ctrl-C
@@ -250,6 +319,8 @@ def main() -> None:
             raise
         print(f"error: {line}", file=sys.stderr)
         sys.exit(2)
+    finally:
+        environment.command = None
     sys.exit(code)
 
 

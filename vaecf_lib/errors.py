@@ -15,3 +15,8 @@ class ConfigError(VaecfError):
 
 class TrainingError(VaecfError):
     """Training cannot go on: the loss is not a finite number."""
+
+
+def counted(number: int, noun: str, plural: str | None = None) -> str:
+    """Return "1 item", "2,000 items"; ``plural`` where it takes more than an s."""
+    return f"{number:,} {noun if number == 1 else plural or noun + 's'}"

@@ -88,14 +88,15 @@ RANGES: dict[str, Range] = {
     "trials": _COUNT,
     "budget": _POSITIVE,
     **dict.fromkeys(("batch_size", "per_batch", "items_per_batch", "users_per_block", "items_per_block"), _COUNT),
-    "validate_every": _COUNT,
+    **dict.fromkeys(("validate_every", "patience"), _COUNT),
+    "stop_after": Range(0, 10**9),
     "seed": Range(0, 2**63 - 1),
     # splits
     "n_heldout": _COUNT,
     "threshold": _ANY,
     "min_items": Range(0, 10**9),
     **dict.fromkeys(("train", "valid", "test"), _SHARE),
-    **dict.fromkeys(("split_strong.seed", "split_weak.seed", "split_ratings.seed"), _NUMPY_SEED),
+    **{f"split_{name}.seed": _NUMPY_SEED for name in ("strong", "weak", "ratings", "leave_one_out")},
 }
 
 
@@ -231,11 +232,12 @@ def check_call(subject: str, function: Callable, arguments: tuple, keywords: dic
 
 
 def checked(function: Callable) -> Callable:
-    """Decorate a function so that each call checks its options first, as :func:`check_call` does."""
+    """Decorate a function or an ``__init__`` so that each call checks its options first, as :func:`check_call` does."""
+    *_, subject = function.__qualname__.removesuffix(".__init__").split(".")
 
     @functools.wraps(function)
     def call(*arguments, **keywords):
-        check_call(function.__name__, function, arguments, keywords)
+        check_call(subject, function, arguments, keywords)
         return function(*arguments, **keywords)
 
     return call

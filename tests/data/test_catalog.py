@@ -222,6 +222,18 @@ def test_incomplete_release_is_refused(folder, monkeypatch):
         vc.load_dataset("ml-1m")
 
 
+def test_a_file_that_may_not_be_read_is_no_damaged_archive(folder, monkeypatch):
+    (folder / "ml-1m").mkdir()
+    (folder / "ml-1m" / "ratings.dat").write_text("1::2::3::4\n")
+
+    def refuse(path):
+        raise PermissionError(13, "Permission denied", str(path))
+
+    monkeypatch.setattr(Path, "read_bytes", refuse)
+    with pytest.raises(vc.DataError, match=r"ml-1m/ratings\.dat: may not be read\. Change its permissions"):
+        vc.load_dataset("ml-1m")
+
+
 def test_truncated_zip(folder):
     path = folder / "ml-1m.zip"
     zipped(path, ML_DAT)

@@ -1,6 +1,7 @@
 """The user's own .csv, .tsv, .parquet and .npz: read as written, or refused in one line."""
 
 import csv
+import gzip
 import io
 import random
 import warnings
@@ -47,6 +48,50 @@ def test_every_kind_reads_the_same(tmp_path, kind):
     assert log.user.tolist() == [0, 1, 1] and log.rating.tolist() == [4.0, 5.0, 1.0]
 
 
+@pytest.mark.parametrize("kind", ["csv.gz", "TSV.GZ"])
+def test_packed_text_reads_like_the_text(tmp_path, kind):
+    text = TABLE.to_csv(index=False, sep="," if "csv" in kind else "\t")
+    log = read(tmp_path, gzip.compress(text.encode()), kind)
+    assert log.sha256 == read(tmp_path, TABLE.to_csv(index=False)).sha256 and log.name == "mine"
+    for damaged, message in (
+        (gzip.compress(text.encode())[:-12], "cannot be read as"),
+        (gzip.compress(b"user,item\tx\ty\n1\n"), ""),
+    ):
+        with pytest.raises(vc.DataError, match=message):
+            read(tmp_path, damaged, kind)
+    with pytest.raises(vc.DataError, match=r"line 3: not UTF-8 text"):
+        read(tmp_path, gzip.compress(text.encode().replace(b"bob", b"b\xf6b", 1)), kind)
+
+
+@pytest.mark.parametrize("kind", ["csv", "parquet", "npz"])
+def test_columns_of_other_names_are_named(tmp_path, kind):
+    """Also where another column has the usual name: what is asked for is read."""
+    table = {
+        "who": ["a", "b"],
+        "user": [1, 2],
+        "what": ["x", "y"],
+        "mark": [4, 5],
+        "when": [7, 8],
+        "cut": [0, 1],
+        "called": ["X", "Y"],
+    }
+    path = tmp_path / f"mine.{kind}"
+    if kind == "csv":
+        pd.DataFrame(table).to_csv(path, index=False)
+    elif kind == "parquet":
+        pd.DataFrame(table).to_parquet(path)
+    else:
+        np.savez(path, **{name: np.array(column) for name, column in table.items()})
+    log = vc.read_own_file(path, user="who", item="what", rating="mark", time="when", is_test="cut", title="called")
+    assert log.user_ids.tolist() == ["a", "b"] and log.titles == ("X", "Y") and log.rating.tolist() == [4, 5]
+    assert log.timestamp.tolist() == [7, 8] and log.is_test.tolist() == [False, True]
+    assert log.reading.unused == ("user",) and log.reading.columns["timestamp"] == "when"
+    with pytest.raises(
+        vc.DataError, match=rf"mine\.{kind}: no column 'film' to read as the item among \['who', 'user'"
+    ):
+        vc.read_own_file(path, user="who", item="film")
+
+
 def test_other_column_names_and_no_ratings(tmp_path):
     log = read(tmp_path, "UserId,movieId\n7,3\n8,3\n")
     assert log.rating is None and log.user_ids.tolist() == [7, 8]
@@ -56,6 +101,19 @@ def test_repeated_pairs_are_merged_with_a_count(tmp_path):
     with pytest.warns(UserWarning, match="1 repeated"):
         log = read(tmp_path, "user,item,rating\n1,1,2\n1,1,5\n2,1,3\n")
     assert len(log) == 2 and 5.0 in log.rating and 2.0 not in log.rating
+
+
+def test_a_file_says_how_it_was_read(tmp_path):
+    with pytest.warns(UserWarning):
+        log = read(tmp_path, "userId,item,title,time,colour\n1,5,Five,soon,red\n1,5,Funf,later,red\n2,6,,1,red\n")
+    assert log.reading.rows == 3 and log.reading.left_out == {"repeated pairs": 1}
+    assert log.reading.columns == {"user": "userId", "item": "item", "title": "title"}
+    assert log.reading.unused == ("colour", "time") and log.titles == ("Five", "6")
+    assert [note.split("mine.csv")[1] for note in log.reading.warnings] == [
+        ", line 2: time (read as the timestamp) is 'soon': neither a number nor an ISO date, so timestamps are left out",
+        ": 1 item with several titles, the first is kept",
+        ": 1 repeated (user, item) pair merged, the last rating kept",
+    ]
 
 
 def test_npz_with_its_own_split(tmp_path):
@@ -226,7 +284,9 @@ BROKEN = [
     ("x.csv", 'user,item\n1,2\n1,"3\n1,4\n', "line 3: quotes that do not match"),
     ("x.csv", b"user,item\n1,2\n1,caf\xe9\n", "line 3: not UTF-8 text"),
     ("x.csv", "user,item\n1,2\n".encode("utf-16"), "line 1: not UTF-8 text"),
-    ("x.csv.gz", "", "unknown kind '.gz'"),
+    ("x.csv.gz", b"\x1f\x8b\x08", "cannot be read as .csv.gz"),
+    ("x.csv.gz", "user,item\n1,2\n", "cannot be read as .csv.gz: Not a gzipped file"),
+    ("x.json.gz", "", "unknown kind .\.gz."),
     ("x.json", "{}", "unknown kind '.json'"),
     ("x.npz", "not a zip", "cannot be read as .npz"),
     ("x.parquet", "not parquet", "cannot be read as .parquet"),
@@ -359,6 +419,12 @@ HISTORIES = [
 def test_histories_are_read_as_written(tmp_path, name, text, expected):
     (tmp_path / name).write_bytes(text.encode())
     assert vc.data.read_history(tmp_path / name) == expected
+    (tmp_path / f"{name}.gz").write_bytes(gzip.compress(text.encode()))
+    assert vc.data.read_history(tmp_path / f"{name}.gz") == expected
+    for damaged in (gzip.compress(text.encode())[:-9], text.encode()):
+        (tmp_path / f"{name}.gz").write_bytes(damaged)
+        with pytest.raises(vc.DataError, match=r"cannot be read .*Give the path"):
+            vc.data.read_history(tmp_path / f"{name}.gz")
 
 
 @pytest.mark.parametrize(

@@ -114,7 +114,7 @@ def test_targets_are_a_fifth(planted_split):
 def test_users_without_targets_are_counted():
     user = np.repeat(np.arange(10), 5)
     item = np.concatenate([np.arange(5) if u < 8 else np.arange(5) + 20 * (u - 7) for u in range(10)])
-    log = vc.RatingLog.from_frame("toy", pd.DataFrame({"user": user, "item": item}))
+    log = vc.RatingLog.from_frame(pd.DataFrame({"user": user, "item": item}), name="toy")
     counted = {vc.split_strong(log, n_heldout=3, seed=s).test.n_without_targets for s in range(12)}
     assert counted - {0}, "in some split a held-out user has no items that training users know"
 
@@ -138,7 +138,7 @@ def log_of_sizes(**columns):
     return log_of(user=user[order], item=item[order], **columns)
 
 
-@pytest.mark.parametrize("test, valid", [(None, 0.0), (0.2, 0.1), (0.5, 0.25), (0.25, 0.5)])
+@pytest.mark.parametrize("test, valid", [(None, 0.0), (0.2, 0.1), (0.2, 0.15), (0.5, 0.25), (0.25, 0.5)])
 def test_weak_shares_are_exact_for_every_user(test, valid):
     """int(test n) of n entries, even if n is small; of the m others int(m valid / (1 - test)); a fifth by default."""
     log = log_of_sizes()
@@ -160,10 +160,11 @@ def test_weak_shares_are_exact_for_every_user(test, valid):
 
 
 def test_weak_validation_is_cut_from_what_a_published_test_part_leaves():
-    """Of the m training entries of a user int(m valid / 0.8), however large the published part is."""
+    """Of the m training entries of a user int(m valid): how large a test part would have been drawn is no matter."""
     is_test = np.random.default_rng(1).random(SIZES.sum()) < 0.4
     log = log_of_sizes(is_test=is_test)
-    split = vc.split_weak(log, valid=0.2)
+    split = vc.split_weak(log, valid=0.25)
+    assert split.train.sha256 == vc.split_weak(log, valid=0.25, test=0.9).train.sha256
     rest = np.bincount(log.user[~is_test], minlength=len(SIZES))
     assert pairs(split.test.targets) == set(zip(log.user[is_test].tolist(), log.item[is_test].tolist(), strict=True))
     assert split.valid.targets.counts.tolist() == (rest // 4).tolist()
@@ -224,7 +225,7 @@ def test_every_cut_repeats_by_its_seed_and_reaches_every_entry(name):
 def test_published_split_is_kept():
     frame = pd.DataFrame({"user": [0, 0, 0, 1, 1, 1], "item": [0, 1, 2, 0, 1, 2], "rating": [1, 2, 3, 4, 5, 1]})
     frame["is_test"] = [False, False, True, False, True, False]
-    log = vc.RatingLog.from_frame("toy", frame)
+    log = vc.RatingLog.from_frame(frame, name="toy")
     assert pairs(vc.split_ratings(log).test.targets) == {(0, 2), (1, 1)}
     assert pairs(vc.split_weak(log).test.targets) == {(0, 2), (1, 1)}
     drawn = [pairs(vc.split_ratings(log, 0.5, 0.0, 0.5, seed=s, published=False).test.targets) for s in range(5)]
@@ -253,7 +254,7 @@ def test_impossible_requests_are_named(planted):
         vc.split_ratings(planted, 0.8, 0.1, 0.2)
     with pytest.raises(vc.ConfigError, match="shares that leave something"):
         vc.split_weak(planted, test=1.0)
-    clicks = vc.RatingLog.from_frame("c", pd.DataFrame({"user": [0, 1], "item": [0, 1]}))
+    clicks = vc.RatingLog.from_frame(pd.DataFrame({"user": [0, 1], "item": [0, 1]}), name="c")
     with pytest.raises(vc.ConfigError, match="has no ratings"):
         vc.split_ratings(clicks)
     with pytest.raises(vc.ConfigError, match="lower min_items"):
@@ -261,7 +262,7 @@ def test_impossible_requests_are_named(planted):
 
 
 def log_of(**columns):
-    return vc.RatingLog.from_frame("toy", pd.DataFrame(columns))
+    return vc.RatingLog.from_frame(pd.DataFrame(columns), name="toy")
 
 
 GRID = {"user": np.repeat(np.arange(10), 10), "item": np.tile(np.arange(10), 10)}
@@ -302,7 +303,7 @@ def test_a_split_says_what_it_keeps(planted):
     assert str(vc.split_weak(log_of(**GRID)).kept) == (
         "at least 5 items per user: 100 of 100 interactions and 10 of 10 users kept"
     )
-    assert "at least 1 items per user" in str(vc.split_weak(log_of(**GRID), min_items=0).kept), "of the others is none"
+    assert "at least 1 item per user" in str(vc.split_weak(log_of(**GRID), min_items=0).kept), "of the others is none"
     assert "no threshold on ratings from 1 to 5" in str(vc.split_weak(planted).kept)
     assert vc.split_weak(planted).to("cpu").kept is not None
     assert vc.split_ratings(planted).kept is None, "nothing is thrown away there"
@@ -349,7 +350,7 @@ def test_the_default_protocol_is_silent_on_usual_ratings(planted, real_data):
 
 @pytest.mark.parametrize("seed", [-1, 2**32])
 def test_a_seed_out_of_range_is_named(planted, seed):
-    for split in (vc.split_strong, vc.split_weak, vc.split_ratings):
+    for split in (vc.split_strong, vc.split_weak, vc.split_ratings, vc.split_leave_one_out):
         with pytest.raises(
             vc.ConfigError, match=f"{split.__name__}: seed={seed}: must be a whole number from 0 to 4,294,967,295"
         ):
@@ -363,7 +364,7 @@ def test_an_experiment_prints_what_is_kept(planted, capsys):
     assert "threshold" not in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("cut", [vc.split_strong, vc.split_weak, vc.split_ratings])
+@pytest.mark.parametrize("cut", [vc.split_strong, vc.split_weak, vc.split_ratings, vc.split_leave_one_out])
 def test_people_have_all_that_the_log_says_of_them_and_the_rows_they_were_trained_in(cut):
     """Who is served by id must get the history of that id, not of a neighbouring row."""
     log = vc.load_dataset("planted")
@@ -384,3 +385,43 @@ def test_people_have_all_that_the_log_says_of_them_and_the_rows_they_were_traine
     assert people.histories.nnz == split.train.nnz + held_out + sum(parts)
     assert (people.histories.values is None) == (split.protocol != "ratings")
     assert split.source["data_sha256"] == log.sha256 and split.source["protocol"] == split.protocol
+
+
+@pytest.mark.parametrize("cut", [vc.split_strong, vc.split_weak, vc.split_ratings, vc.split_leave_one_out])
+def test_a_refit_trains_on_all_that_the_split_kept(planted, cut):
+    """Not one interaction of a held-out user or part may be missing, and none that the split threw away may be back."""
+    split = cut(planted)
+    everything = vc.refit_split(planted, split).to("cpu")
+    assert everything.valid is None and everything.test is None and everything.protocol == "all"
+    assert everything.people.ids.tolist() == split.people.ids.tolist()
+    assert everything.people.train_rows.tolist() == list(range(len(split.people.ids)))
+    users = everything.people.ids
+    kept = np.isin(planted.user_ids[planted.user], users)
+    kept &= planted.rating >= 4 if split.protocol == "strong" else True
+    expected = set(zip(planted.user_ids[planted.user[kept]], planted.item_ids[planted.item[kept]], strict=True))
+    at, item = everything.train.pairs()
+    assert set(zip(users[at], planted.item_ids[everything.item_index[item]], strict=True)) == expected
+    assert (everything.train.values is None) == (split.protocol != "ratings")
+    if split.protocol == "ratings":
+        assert everything.train.values.sum() == planted.rating.sum()
+
+
+def test_everything_of_a_small_log():
+    """Users with two likes are 0 and 2, and item 3 is nobody's then."""
+    log = log_of(user=[0, 0, 1, 1, 2, 2, 2], item=[0, 1, 0, 3, 1, 2, 0], rating=[4, 5, 1, 5, 5, 4, 3])
+    split = vc.split_all(log, threshold=4, min_items=2)
+    assert split.people.ids.tolist() == [0, 2] and split.item_index.tolist() == [0, 1, 2]
+    assert pairs(split.train) == {(0, 0), (0, 1), (1, 1), (1, 2)} and split.train.values is None
+    assert vc.split_all(log, ratings=True, min_items=2).train.values.tolist() == [4, 5, 1, 5, 3, 5, 4]
+    with pytest.raises(vc.ConfigError, match="no user of toy has 5 items: lower min_items"):
+        vc.split_all(log)
+    with pytest.raises(vc.ConfigError, match="has no ratings: leave ratings=False"):
+        vc.split_all(log_of(user=[0], item=[0]), ratings=True)
+
+
+def test_a_refit_of_a_published_split_keeps_all_its_users():
+    """There min_items is not applied, whatever it says."""
+    log = log_of(user=[0, 0, 1], item=[0, 1, 0], is_test=[False, True, False])
+    assert vc.refit_split(log, vc.split_weak(log, min_items=2)).train.nnz == 3
+    with pytest.raises(vc.ConfigError, match="was not cut from this log"):
+        vc.refit_split(log_of(user=[0, 0], item=[0, 1]), vc.split_weak(log))

@@ -48,7 +48,7 @@ def test_every_kept_run_is_one_that_is_planned():
 def test_a_command_says_all_that_a_run_is_told():
     run = next(r for r in plan("book", "bmf", models=["autorec-i"], seeds=[1], folder=RESULTS))
     assert run.command.startswith("vaecf fit autorec-i --dataset ml-1m --protocol ratings --epochs 30 --seed 1 ")
-    assert "--batch-size 100 --metrics rmse,mae,ndcg_rated@20," in run.command and run.command.endswith(
+    assert "--batch-size 100 --patience 0 --metrics rmse,mae,ndcg_rated@20," in run.command and run.command.endswith(
         "--set train=0.7 --set valid=0.15 --set test=0.15 --set penalty=0.03 --set items_per_batch=100 "
         "--set schedule=cosine --json"
     )

@@ -11,7 +11,7 @@ from pathlib import Path
 from ..errors import ConfigError, DataError
 from . import parsers
 from .planted import planted_log
-from .ratings import RatingLog
+from .ratings import RatingLog, log_of_table
 from .sources import Source, data_folder, download
 
 _GROUPLENS_TERMS = "research use with citation; no redistribution without permission (grouplens.org)"
@@ -191,7 +191,7 @@ def _read(entry: Dataset, path: Path) -> RatingLog:
             f"{path}: {entry.name} has {entry.ratings:,} ratings, this file {len(frame):,}: "
             "it is incomplete or another release. Fetch it again"
         )
-    return RatingLog.from_frame(entry.name, frame, titles=titles)
+    return log_of_table(entry.name, frame, titles)
 
 
 def load_dataset(name: str) -> RatingLog:

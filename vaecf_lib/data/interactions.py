@@ -10,12 +10,13 @@ import hashlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from ..errors import DataError
+from ..errors import ConfigError, DataError
 
 
 @dataclass(frozen=True)
@@ -183,6 +184,20 @@ class Interactions:
         indptr[1:] = self.item_counts.cumsum(0)
         values = None if self.values is None else self.values[order]
         return Interactions(indptr, users[order], values, (self.n_items, self.n_users))
+
+    def to_scipy(self) -> Any:
+        """Return a copy as ``scipy.sparse.csr_array`` (n_users, n_items) of float32; clicks are ones.
+
+        Raises:
+            ConfigError: SciPy, which nothing else here needs, is not installed.
+        """
+        try:
+            from scipy import sparse
+        except ImportError as error:
+            raise ConfigError("pip install scipy to get a matrix of it") from error
+        indptr, indices = self.indptr.cpu().numpy(), self.indices.cpu().numpy()
+        values = np.ones(self.nnz, dtype=np.float32) if self.values is None else self.values.cpu().numpy()
+        return sparse.csr_array((values, indices, indptr), shape=self.shape, copy=True)
 
     def pairs(self) -> tuple[Tensor, Tensor]:
         """Return (user, item), each (nnz,)."""

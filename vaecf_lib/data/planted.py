@@ -20,7 +20,7 @@ from functools import cache
 import numpy as np
 import pandas as pd
 
-from .ratings import RatingLog
+from .ratings import RatingLog, log_of_table
 
 N_USERS, N_ITEMS, SEED = 3000, 500, 20200203
 HEIGHT, WIDTH = 5.0, 0.75  # A and s of the formula above
@@ -124,7 +124,7 @@ def _generate() -> tuple[PlantedWorld, pd.DataFrame, dict[int, str]]:
 def planted_log() -> RatingLog:
     """Return the embedded data set: 3,000 users, 500 films, ratings 1 to 5."""
     _, frame, titles = _generate()
-    return RatingLog.from_frame("planted", frame, titles=titles)
+    return log_of_table("planted", frame, titles)
 
 
 def planted_world() -> PlantedWorld:

@@ -1,68 +1,65 @@
-"""The rating log: who rated what, in the order of the source file."""
+"""The rating log: who rated what, in the order of the source."""
 
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass, replace
+import warnings
+from collections.abc import Hashable, Sequence
+from dataclasses import dataclass, field, replace
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from ..errors import DataError
+from ..errors import DataError, counted
+from .columns import Column, RefusedError, Table, as_ids, as_titles, find_columns, read_column
 from .items import Items
 
-LARGEST_RATING = float(np.finfo(np.float32).max)
+
+@dataclass(frozen=True)
+class Reading:
+    """How a log came out of its source.
+
+    ``rows`` that stood there · ``left_out`` how many of them for which reason · ``columns`` the source's name of each
+    column that was read · ``unused`` names of the others · ``warnings`` what was said about it.
+    """
+
+    rows: int
+    left_out: dict[str, int] = field(default_factory=dict)
+    columns: dict[str, str] = field(default_factory=dict)
+    unused: tuple[str, ...] = ()
+    warnings: tuple[str, ...] = ()
 
 
-def _number_ids(name: str, column: str, ids: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Return the distinct ids in ascending order, and for each entry of ``ids`` (n,) its place among them."""
-    try:
-        codes, distinct = pd.factorize(ids)
-        order = np.argsort(distinct, kind="stable")
-    except TypeError as error:
-        raise DataError(
-            f"{name}: the ids of {column} are not all numbers or all text ({error}). Make them text: astype(str)"
-        ) from error
-    if (codes < 0).any():
-        raise DataError(f"{name}, row {int(np.argmax(codes < 0)) + 1}: {column} is missing. Remove that row")
-    odd = [value for value in distinct.tolist() if not isinstance(value, int | float | str)]
-    if odd:
-        raise DataError(f"{name}: {column} {odd[0]!r} is neither a number nor text. Make the ids text: astype(str)")
-    place = np.empty_like(order)
-    place[order] = np.arange(len(order))
-    return distinct[order], place[codes]
+def _number_ids(found: Column, untyped: bool) -> tuple[np.ndarray, np.ndarray]:
+    """Return the distinct ids in ascending order, and for each row its place among them."""
+    if (found.codes < 0).any():
+        raise RefusedError(-1, "is missing")
+    ids, place = np.unique(as_ids(found.values, untyped=untyped), return_inverse=True)
+    return ids, place[found.codes].astype(np.int64)
 
 
-def _numbers(name: str, frame: pd.DataFrame, column: str) -> np.ndarray | None:
-    """Return a column (n,) as float32 ratings, int64 timestamps or bool ``is_test``; None if it is not there."""
-    if column not in frame:
-        return None
-    rule, kind = {
-        "rating": ("a finite number", np.float32),
-        "timestamp": ("a whole number", np.int64),
-        "is_test": ("0 or 1", bool),
-    }[column]
-    try:
-        values = frame[column].to_numpy(np.float64)
-    except (TypeError, ValueError) as error:
-        raise DataError(f"{name}: {column} must be {rule} in every row ({error})") from error
-    limit = LARGEST_RATING if column == "rating" else 2.0**62
-    sound = np.isin(values, (0, 1)) if column == "is_test" else np.abs(values) <= limit
-    if not sound.all():
-        at = int(np.argmin(sound))
-        raise DataError(f"{name}, row {at + 1}: {column} is {values[at]:g}, but must be {rule}")
-    return frame[column].to_numpy(kind) if column == "timestamp" else values.astype(kind)  # large whole numbers exact
+def _title_of_each(items: np.ndarray, found: Column, n_items: int) -> tuple[np.ndarray, int]:
+    """Return each item's first title, "" where it has none, and the number of items that have several."""
+    titles = as_titles(found.values)
+    some = found.codes >= 0
+    rows = pd.DataFrame({"item": items[some], "title": titles[found.codes[some]]})
+    rows = rows[rows["title"] != ""].drop_duplicates()
+    first = rows.drop_duplicates("item")
+    title_of = np.full(n_items, "", dtype=object)
+    title_of[first["item"]] = first["title"]
+    return title_of, int(rows["item"][rows["item"].duplicated()].nunique())
 
 
 @dataclass(frozen=True)
 class RatingLog:
-    """Ratings of one data set, one entry per line of the source, in its order.
+    """Ratings of one data set, one entry per row of the source, in its order.
 
     ``user``, ``item`` (n,) int64 codes 0..n_users-1 and 0..n_items-1, numbered by ascending source id ·
     ``rating`` (n,) float32 or None where the source has only clicks · ``timestamp`` (n,) int64 or None ·
     ``user_ids``, ``item_ids`` the source ids by code · ``titles`` by item code, or None ·
-    ``is_test`` (n,) bool: a split that comes with the data, or None.
+    ``is_test`` (n,) bool: a split that comes with the data, or None · ``reading`` how it was read (:class:`Reading`).
     """
 
     name: str
@@ -74,6 +71,7 @@ class RatingLog:
     item_ids: np.ndarray
     titles: tuple[str, ...] | None = None
     is_test: np.ndarray | None = None
+    reading: Reading | None = None
 
     def __len__(self) -> int:
         return len(self.user)
@@ -104,44 +102,160 @@ class RatingLog:
         return digest.hexdigest()
 
     @classmethod
-    def from_frame(cls, name: str, frame: pd.DataFrame, *, titles: dict | None = None) -> RatingLog:
-        """Number the ids of a table with columns user, item and optionally rating, timestamp, is_test.
+    def from_frame(
+        cls,
+        df: pd.DataFrame,
+        user: Hashable | None = None,
+        item: Hashable | None = None,
+        rating: Hashable | None = None,
+        time: Hashable | None = None,
+        is_test: Hashable | None = None,
+        title: Hashable | None = None,
+        name: str = "frame",
+    ) -> RatingLog:
+        """Make a log of a pandas table, one row an interaction.
+
+        ``user`` to ``title`` name its columns (default: those that are called user, item, rating, timestamp, is_test,
+        title, or as :func:`read_own_file` knows them); other columns are ignored. Ids, dates, titles and repeated pairs
+        are treated as there, except that the table's types count: ids "7" and "8" stay text.
 
         Raises:
-            DataError: a column is missing or twice there, the table is empty, a (user, item) pair occurs twice, ids
-                are missing or of mixed types, a rating or timestamp is no number, or ``is_test`` is not 0 or 1.
+            DataError: ``df`` is no table or an empty one, a column is missing or twice there, or holds a value it
+                cannot take; the message names the row, counted from 1.
         """
-        columns = list(frame.columns)
-        for column in ("user", "item", "rating", "timestamp", "is_test"):
-            if columns.count(column) > 1 or (column in ("user", "item") and column not in columns):
-                raise DataError(
-                    f"{name}: needs one column {column!r}, found {list(map(str, columns))[:8]}. Rename the columns to "
-                    "user, item and, where there are any, rating, timestamp, is_test"
-                )
-        if frame.empty:
-            raise DataError(f"{name}: no ratings found. Check that the file is complete")
-        user_ids, user = _number_ids(name, "user", frame["user"].to_numpy())
-        item_ids, item = _number_ids(name, "item", frame["item"].to_numpy())
-        repeated = pd.DataFrame({"user": user, "item": item}).duplicated().to_numpy()
-        if repeated.any():
-            at = int(np.flatnonzero(repeated)[0])
-            where = frame.attrs.get("where", name)
+        if not isinstance(df, pd.DataFrame):
+            raise DataError(f"{name}: from_frame reads a pandas DataFrame, not {type(df).__name__}")
+        given = dict(user=user, item=item, rating=rating, timestamp=time, is_test=is_test, title=title)
+        given = {column: label for column, label in given.items() if label is not None}
+        labels = list(df.columns)
+        columns = {
+            column: Column.of(str(labels[at]), df.iloc[:, at], each=column in ("rating", "timestamp"))
+            for column, at in find_columns(name, labels, given).items()
+        }
+        return cls.from_table(name, Table(name, columns, labels, asked=frozenset(given)))
+
+    @classmethod
+    def from_scipy(
+        cls,
+        matrix: Any,
+        user_ids: Sequence | None = None,
+        item_ids: Sequence | None = None,
+        titles: Sequence | None = None,
+        name: str = "matrix",
+    ) -> RatingLog:
+        """Make a log of a SciPy sparse matrix or array (users, items) of any format.
+
+        Its values are ratings, unless all are 1 or true: then it has only clicks. Equal matrices make equal logs: a
+        stored 0 is no interaction, and values stored for one place add up, with a warning that counts either. (Ratings
+        with 0 on their scale need :meth:`from_frame`.) Users and items without an entry are not in the log.
+
+        ``user_ids`` by row and ``item_ids`` by column are distinct; default the numbers of rows and columns. ``titles``
+        are by column.
+
+        Raises:
+            DataError: ``matrix`` is not sparse, not of two dimensions or empty, ids or titles do not fit its shape, an
+                id occurs twice, or a value is no finite number.
+        """
+        if not hasattr(matrix, "tocoo") or len(matrix.shape) != 2:
+            raise DataError(f"{name}: from_scipy reads a sparse matrix (users, items), not {type(matrix).__name__}")
+        entries = matrix.tocoo(copy=True)
+        stored = entries.nnz
+        entries.sum_duplicates()
+        left_out = {"added to another value of the same place": stored - entries.nnz}
+        entries.eliminate_zeros()
+        left_out["stored zeros"] = stored - entries.nnz - sum(left_out.values())
+        left_out = {reason: count for reason, count in left_out.items() if count}
+        notes = tuple(
+            f"{name}: {counted(count, 'value')} of {stored:,}: {reason}" for reason, count in left_out.items()
+        )
+        for note in notes:
+            warnings.warn(note)
+
+        def column(argument: str, names: Sequence | None, axis: int, at: np.ndarray) -> Column:
+            names = pd.Series(range(matrix.shape[axis]) if names is None else names)
+            if len(names) != matrix.shape[axis]:
+                raise DataError(f"{name}: {counted(len(names), 'name')} in {argument} for {matrix.shape[axis]:,}")
+            if argument != "titles" and names.duplicated().any():
+                raise DataError(f"{name}: {names[names.duplicated()].iloc[0]!r} stands twice in {argument}")
+            return Column.of(argument, names.iloc[at])
+
+        columns = {
+            "user": column("user_ids", user_ids, 0, entries.row),
+            "item": column("item_ids", item_ids, 1, entries.col),
+        }
+        if titles is not None:
+            columns["title"] = column("titles", titles, 1, entries.col)
+        if entries.data.dtype.kind != "b" and (entries.data != 1).any():
+            columns["rating"] = Column.of("value", entries.data, each=True)
+        table = Table(name, columns, place=lambda at: f"entry ({entries.row[at]}, {entries.col[at]})")
+        log = cls.from_table(name, table)
+        return replace(log, reading=replace(log.reading, rows=stored, left_out=left_out, warnings=notes))
+
+    @classmethod
+    def from_table(cls, name: str, table: Table, *, merge: bool = True) -> RatingLog:
+        """Check a table and number its ids: the one way into a log, whatever the source.
+
+        Pairs that occur again are merged, the last kept, with a warning that counts them, or refused if not ``merge``.
+
+        Raises:
+            DataError: the table is empty, or holds a value that its column cannot take.
+        """
+        if len(table.columns["user"].codes) == 0:
+            raise DataError(f"{table.source}: no interactions inside")
+        notes: list[str] = []
+
+        def warn(note: str) -> None:
+            notes.append(f"{table.source}{note}")
+            warnings.warn(notes[-1], stacklevel=4)
+
+        read: dict[str, Any] = {"rating": None, "timestamp": None, "is_test": None}
+        for column, found in table.columns.items():
+            try:
+                if column in ("user", "item"):
+                    read[f"{column}_ids"], read[column] = _number_ids(found, table.untyped)
+                elif column != "title":
+                    read[column] = read_column(column, found)
+            except RefusedError as refused:
+                renamed = found.name.strip().lower() != column
+                row = table.place(int(np.argmax(found.codes == refused.code)))
+                at = f", {row}: {found.name.strip()}{f' (read as the {column})' * renamed} {refused}"
+                if column == "timestamp" and column not in table.asked:
+                    warn(f"{at}: neither a number nor an ISO date, so timestamps are left out")
+                    continue
+                remedy = "Repair or remove that row" + f", or rename the column if it is no {column}" * renamed
+                raise DataError(f"{table.source}{at}. {remedy}") from refused
+        titles = None
+        if "title" in table.columns:
+            found, several = _title_of_each(read["item"], table.columns["title"], len(read["item_ids"]))
+            if several:
+                warn(f": {counted(several, 'item')} with several titles, the first is kept")
+            if any(found):
+                titles = tuple(title or str(i) for title, i in zip(found, read["item_ids"].tolist(), strict=True))
+        log = cls(name=name, titles=titles, **read)
+        pairs = pd.DataFrame({"user": log.user, "item": log.item})
+        repeated = pairs.duplicated(keep="last" if merge else "first").to_numpy()
+        n = int(repeated.sum())
+        if n and not merge:
+            at = int(np.argmax(repeated))
             raise DataError(
-                f"{where}, line {at + frame.attrs.get('first_line', 1)}: user {user_ids[user[at]]} and item "
-                f"{item_ids[item[at]]} stand there a second time; {int(repeated.sum())} such lines in all. "
+                f"{table.source}, {table.place(at)}: user {log.user_ids[log.user[at]]} and item "
+                f"{log.item_ids[log.item[at]]} stand there a second time; {n} such rows in all. "
                 "The file is damaged, or two copies were joined: fetch it again"
             )
-        return cls(
-            name=name,
-            user=user.astype(np.int64),
-            item=item.astype(np.int64),
-            rating=_numbers(name, frame, "rating"),
-            timestamp=_numbers(name, frame, "timestamp"),
-            user_ids=user_ids,
-            item_ids=item_ids,
-            titles=None if titles is None else tuple(str(titles.get(i, i)) for i in item_ids.tolist()),
-            is_test=_numbers(name, frame, "is_test"),
+        if n:
+            warn(f": {counted(n, 'repeated (user, item) pair')} merged, the last rating kept")
+            log = log.select(~repeated)
+        used = {column: found.name.strip() for column, found in table.columns.items()}
+        if log.timestamp is None:
+            used.pop("timestamp", None)
+        reading = Reading(
+            rows=len(repeated),
+            left_out={"repeated pairs": n} if n else {},
+            columns=used,
+            unused=tuple(sorted({str(label).strip() for label in table.labels} - set(used.values()))),
+            warnings=tuple(notes),
         )
+        return replace(log, reading=reading)
 
     def select(self, keep: np.ndarray) -> RatingLog:
         """Return the entries where ``keep`` (n,) is true; users and items keep their codes."""
@@ -157,3 +271,18 @@ class RatingLog:
             timestamp=cut(self.timestamp),
             is_test=cut(self.is_test),
         )
+
+
+def log_of_table(name: str, frame: pd.DataFrame, titles: dict | None) -> RatingLog:
+    """Make a log of a parsed table of the catalogue; ``titles`` by item id.
+
+    Raises:
+        DataError: the table is empty, or a pair stands there twice.
+    """
+    where, first_line = frame.attrs.get("where", name), frame.attrs.get("first_line", 1)
+    columns = {column: Column.of(column, frame[column], each=column in ("rating", "timestamp")) for column in frame}
+    table = Table(where, columns, place=lambda at: f"line {at + first_line}", asked=frozenset(columns))
+    log = RatingLog.from_table(name, table, merge=False)
+    if titles is None:
+        return log
+    return replace(log, titles=tuple(str(titles.get(i, i)) for i in log.item_ids.tolist()))

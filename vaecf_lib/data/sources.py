@@ -50,6 +50,8 @@ class Source:
                     yield name, read()
         except DataError:
             raise
+        except PermissionError as error:
+            raise DataError(f"{error.filename or self.path}: may not be read. Change its permissions") from error
         except Exception as error:  # damaged and encrypted archives raise many kinds
             raise DataError(
                 f"{self.path}: the archive is truncated or damaged ({' '.join(str(error).split())}). "

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from ..errors import ConfigError
+from ..errors import ConfigError, counted
 from ..options import checked
 from .interactions import Interactions
 from .items import Items
@@ -55,8 +55,8 @@ class Kept:
         threshold = "no threshold" if self.threshold is None else f"threshold {self.threshold:g}"
         scale = "" if self.scale is None else f"{threshold} on ratings from {self.scale[0]:g} to {self.scale[1]:g}, "
         return (
-            f"{scale}at least {self.min_items} items per user: {self.ratings[0]:,} of {self.ratings[1]:,} {what} "
-            f"and {self.users[0]:,} of {self.users[1]:,} users kept"
+            f"{scale}at least {counted(self.min_items, 'item')} per user: "
+            f"{self.ratings[0]:,} of {self.ratings[1]:,} {what} and {self.users[0]:,} of {self.users[1]:,} users kept"
         )
 
 
@@ -77,8 +77,8 @@ class People:
 class Split:
     """A data set cut by a protocol.
 
-    ``train`` what models fit · ``valid``, ``test`` (:class:`HeldOut`; ``valid`` may be None) · ``item_index``
-    (n_items,) code in the log of each column · ``protocol`` strong, weak or ratings · ``titles`` by column ·
+    ``train`` what models fit · ``valid``, ``test`` (:class:`HeldOut`; None where nothing is held out) · ``item_index``
+    (n_items,) code in the log of each column · ``protocol`` its name · ``titles`` by column ·
     ``items`` ids and titles by code in the log, None if nobody knows them ·
     ``kept`` what the protocol's threshold and min_items left (None where it has neither) ·
     ``people`` who the users are (:class:`People`), for those who will be served ·
@@ -88,7 +88,7 @@ class Split:
     protocol: str
     train: Interactions
     valid: HeldOut | None
-    test: HeldOut
+    test: HeldOut | None
     item_index: np.ndarray
     titles: tuple[str, ...] | None = None
     items: Items | None = None
@@ -103,8 +103,8 @@ class Split:
 
     def to(self, device) -> Split:
         """Return the same split on ``device``."""
-        valid = None if self.valid is None else self.valid.to(device)
-        return replace(self, train=self.train.to(device), valid=valid, test=self.test.to(device))
+        valid, test = (part and part.to(device) for part in (self.valid, self.test))
+        return replace(self, train=self.train.to(device), valid=valid, test=test)
 
 
 def positives(log: RatingLog, threshold: float | None) -> RatingLog:
@@ -120,7 +120,7 @@ def positives(log: RatingLog, threshold: float | None) -> RatingLog:
     return kept
 
 
-def _what_is_kept(log: RatingLog, liked: RatingLog, users: np.ndarray, threshold: float | None, min_items: int) -> Kept:
+def what_is_kept(log: RatingLog, liked: RatingLog, users: np.ndarray, threshold: float | None, min_items: int) -> Kept:
     """Count what is left of ``log``: the entries in ``liked`` of ``users``; warn where hardly anything is, or all."""
     scale = None if log.rating is None else (float(log.rating.min()), float(log.rating.max()))
     kept = Kept(
@@ -144,20 +144,80 @@ def _refuse_empty(log: RatingLog, remedy: str, **parts: Interactions) -> None:
             raise ConfigError(f"nothing of {log.name} is left for {name}: {remedy}")
 
 
+TRAIN, VALID, TEST = range(3)
+
+
+def cut_interactions(
+    protocol: str,
+    log: RatingLog,
+    part: np.ndarray,
+    users: np.ndarray,
+    item_index: np.ndarray,
+    *,
+    kept: Kept,
+    source: dict[str, Any],
+    remedies: dict[str, str],
+) -> Split:
+    """Cut the interactions of ``users`` with the items ``item_index`` (codes, ascending): every part has all users.
+
+    ``part`` (n,) is TRAIN, VALID or TEST for each entry of ``log``. In the test all but the targets is history: a
+    validation click is known by then, and must not take a place in the ranking.
+
+    Raises:
+        ConfigError: nothing is left for one of the parts (training, validation, test) that ``remedies`` names.
+    """
+    row, column = np.full(log.n_users, -1), np.full(log.n_items, -1)
+    row[users], column[item_index] = np.arange(len(users)), np.arange(len(item_index))
+    there = (row[log.user] >= 0) & (column[log.item] >= 0)
+
+    def matrix(keep: np.ndarray) -> Interactions:
+        values = None if log.rating is None else log.rating[keep]
+        shape = (len(users), len(item_index))
+        return Interactions.from_pairs(row[log.user[keep]], column[log.item[keep]], values, shape=shape)
+
+    train, validation, targets = (matrix(there & (part == which)) for which in (TRAIN, VALID, TEST))
+    parts = {"training": train, "test": targets, "validation": validation}
+    for name, remedy in remedies.items():
+        _refuse_empty(log, remedy, **{name: parts[name]})
+    return Split(
+        protocol=protocol,
+        train=train,
+        valid=HeldOut(train, validation) if validation.nnz else None,
+        test=HeldOut(matrix(there & (part != TEST)) if validation.nnz else train, targets),
+        item_index=item_index,
+        titles=_titles(log, item_index),
+        items=log.items,
+        kept=kept,
+        people=_people(log, users, users, item_index),
+        source=source,
+    )
+
+
 def _active_users(log: RatingLog, min_items: int) -> np.ndarray:
     """Return the codes of the users with at least ``min_items`` entries, ascending."""
     return np.flatnonzero(np.bincount(log.user, minlength=log.n_users) >= max(min_items, 1))
 
 
+def some_active_users(log: RatingLog, min_items: int) -> np.ndarray:
+    """Return the active users, of whom there must be one."""
+    users = _active_users(log, min_items)
+    if len(users) == 0:
+        raise ConfigError(f"no user of {log.name} has {counted(min_items, 'item')}: lower min_items")
+    return users
+
+
 def _hold_out_fifth(user: np.ndarray, rng: np.random.RandomState, share: float, at_least: int) -> np.ndarray:
-    """Mark int(share * n) random entries of each user with ``at_least`` entries; ``user`` (n,) codes."""
+    """Mark int(share * n) random entries of each user with ``at_least`` entries; ``user`` (n,) codes.
+
+    Shares are meant as written: 0.15 / 0.8 of 16 is 3, although the product falls short of it by a rounding error.
+    """
     held = np.zeros(len(user), dtype=bool)
     order = np.argsort(user, kind="stable")  # user by user, in the order of the log
     bounds = np.flatnonzero(np.diff(user[order], prepend=-1, append=-1))
     for start, stop in pairwise(bounds):
         n = stop - start
         if n >= at_least:
-            held[order[start + rng.choice(n, size=int(share * n), replace=False)]] = True
+            held[order[start + rng.choice(n, size=int(share * n + 1e-9), replace=False)]] = True
     return held
 
 
@@ -179,7 +239,7 @@ def _people(log: RatingLog, users: np.ndarray, train_users: np.ndarray, item_ind
     return People(log.user_ids[users], histories, train_rows)
 
 
-def _source(log: RatingLog, protocol: str, **settings: Any) -> dict[str, Any]:
+def source_of(log: RatingLog, protocol: str, **settings: Any) -> dict[str, Any]:
     """Return which log is cut and how."""
     return {"data": log.name, "data_sha256": log.sha256, "protocol": protocol, "settings": settings}
 
@@ -204,16 +264,16 @@ def split_strong(
         ConfigError: an option is out of range, ``n_heldout`` leaves no training users, the threshold leaves no ratings,
             or no held-out user has anything to be found.
     """
-    source = _source(log, "strong", n_heldout=n_heldout, threshold=threshold, min_items=min_items, seed=seed)
+    source = source_of(log, "strong", n_heldout=n_heldout, threshold=threshold, min_items=min_items, seed=seed)
     whole, log = log, positives(log, threshold)
     users = _active_users(log, min_items)
     n_heldout = max(len(users) // 10, 1) if n_heldout is None else n_heldout
     if len(users) - 2 * n_heldout < 1:
         raise ConfigError(
-            f"n_heldout={n_heldout} does not fit {len(users)} users with at least {min_items} items: "
-            f"choose 1 to {max((len(users) - 1) // 2, 0)}, or lower min_items"
+            f"n_heldout={n_heldout} does not fit {counted(len(users), 'user')} with at least "
+            f"{counted(min_items, 'item')}: choose 1 to {max((len(users) - 1) // 2, 0)}, or lower min_items"
         )
-    kept = _what_is_kept(whole, log, users, threshold, min_items)
+    kept = what_is_kept(whole, log, users, threshold, min_items)
     shuffled = users[np.random.RandomState(seed).permutation(len(users))]
     groups = [np.sort(group) for group in np.split(shuffled, [len(users) - 2 * n_heldout, len(users) - n_heldout])]
 
@@ -274,53 +334,37 @@ def split_weak(
     int(``test``·n) of a user's n entries are test targets and, if ``valid`` > 0, about ``valid``·n of the others
     validation targets; the rest trains and is the history in validation. In the test the history is everything but
     the test targets: a validation click is known by then, and must not take a place in the ranking. All ratings are
-    positive unless a ``threshold`` is given. A log that brings its own split (``is_test``) is cut there instead, and
-    all its users are kept.
+    positive unless a ``threshold`` is given. A log that brings its own split (``is_test``) is cut there instead, all
+    its users are kept, and ``valid`` is a share of what that leaves of each.
 
     Raises:
         ConfigError: an option is out of range, or nothing is left for training, validation or test.
     """
-    if not 0 < test < 1 or not 0 <= valid < 1 - test:
+    test_share = test if log.is_test is None else 0.0
+    if test == 0 or valid + test_share >= 1:
         raise ConfigError(f"test={test:g} and valid={valid:g} must be shares that leave something to train on")
-    source = _source(log, "weak", test=test, valid=valid, threshold=threshold, min_items=min_items, seed=seed)
+    source = source_of(log, "weak", test=test, valid=valid, threshold=threshold, min_items=min_items, seed=seed)
     whole, log = log, positives(log, threshold)
     min_items = min_items if log.is_test is None else 1
-    users = _active_users(log, min_items)
-    if len(users) == 0:
-        raise ConfigError(f"no user of {log.name} has {min_items} items: lower min_items")
-    kept = _what_is_kept(whole, log, users, threshold, min_items)
+    users = some_active_users(log, min_items)
+    kept = what_is_kept(whole, log, users, threshold, min_items)
     log = log.select(np.isin(log.user, users))
-    item_index = np.arange(log.n_items)
-    row = np.full(log.n_users, -1)
-    row[users] = np.arange(len(users))
     rng = np.random.RandomState(seed)
-    is_test = log.is_test
-    if is_test is None:
-        is_test = _hold_out_fifth(log.user, rng, test, at_least=2)
-    is_valid = np.zeros(len(log), dtype=bool)
+    is_test = _hold_out_fifth(log.user, rng, test, at_least=2) if log.is_test is None else log.is_test
+    part = np.where(is_test, TEST, TRAIN)
     if valid > 0:
         rest = np.flatnonzero(~is_test)
-        is_valid[rest[_hold_out_fifth(log.user[rest], rng, valid / (1 - test), at_least=2)]] = True
-
-    def part(keep: np.ndarray) -> Interactions:
-        return Interactions.from_pairs(row[log.user[keep]], log.item[keep], shape=(len(users), log.n_items))
-
-    train, validation, targets = part(~is_test & ~is_valid), part(is_valid), part(is_test)
+        part[rest[_hold_out_fifth(log.user[rest], rng, valid / (1 - test_share), at_least=2)]] = VALID
     remedy = "is_test must mark some interactions, not all" if log.is_test is not None else "change test and min_items"
-    _refuse_empty(log, remedy, training=train, test=targets)
-    if valid > 0:
-        _refuse_empty(log, "raise valid", validation=validation)
-    return Split(
-        protocol="weak",
-        train=train,
-        valid=HeldOut(train, validation) if valid > 0 else None,
-        test=HeldOut(part(~is_test) if valid > 0 else train, targets),
-        item_index=item_index,
-        titles=_titles(log, item_index),
-        items=log.items,
+    return cut_interactions(
+        "weak",
+        replace(log, rating=None),
+        part,
+        users,
+        np.arange(log.n_items),
         kept=kept,
-        people=_people(replace(log, rating=None), users, users, item_index),
         source=source,
+        remedies={"training": remedy, "test": remedy} | ({"validation": "raise valid"} if valid > 0 else {}),
     )
 
 
@@ -346,7 +390,7 @@ def split_ratings(
         raise ConfigError(f"{log.name} has no ratings: use the strong or weak protocol for clicks")
     if train == 0 or test == 0 or abs(train + valid + test - 1) > 1e-9:
         raise ConfigError(f"train={train:g}, valid={valid:g}, test={test:g} must be shares that add up to 1")
-    source = _source(log, "ratings", train=train, valid=valid, test=test, seed=seed, published=published)
+    source = source_of(log, "ratings", train=train, valid=valid, test=test, seed=seed, published=published)
     n, rng = len(log), np.random.RandomState(seed)
     if log.is_test is None or not published:
         parts = np.split(rng.permutation(n), [round(train * n), round((train + valid) * n)])
@@ -373,3 +417,51 @@ def split_ratings(
         people=_people(log, np.arange(log.n_users), np.arange(log.n_users), item_index),
         source=source,
     )
+
+
+@checked
+def split_all(log: RatingLog, threshold: float | None = None, min_items: int = 5, ratings: bool = False) -> Split:
+    """Train on everything: no validation, no test (both None). For a refit, once the number of epochs is chosen.
+
+    Keeps users with ``min_items`` entries at or above ``threshold``, and the items that these have. Values are the
+    ratings if ``ratings``, else all entries are clicks.
+
+    Raises:
+        ConfigError: an option is out of range, the log has no ratings, or nothing is kept.
+    """
+    if ratings and log.rating is None:
+        raise ConfigError(f"{log.name} has no ratings: leave ratings=False for clicks")
+    source = source_of(log, "all", threshold=threshold, min_items=min_items, ratings=ratings)
+    whole, log = log, positives(log, threshold)
+    users = some_active_users(log, min_items)
+    kept = what_is_kept(whole, log, users, threshold, min_items)
+    item_index = np.unique(log.item[np.isin(log.user, users)])
+    people = _people(log if ratings else replace(log, rating=None), users, users, item_index)
+    return Split(
+        protocol="all",
+        train=people.histories,
+        valid=None,
+        test=None,
+        item_index=item_index,
+        titles=_titles(log, item_index),
+        items=log.items,
+        kept=kept,
+        people=people,
+        source=source,
+    )
+
+
+def refit_split(log: RatingLog, split: Split) -> Split:
+    """Return all that ``split`` kept of ``log`` as training data: :func:`split_all` with that split's settings.
+
+    Under the strong protocol it has more columns than ``split``: items that only held-out users had.
+
+    Raises:
+        ConfigError: ``split`` was cut from another log.
+    """
+    if split.source is None or split.source["data_sha256"] != log.sha256:
+        raise ConfigError(f"the split was not cut from this log ({log.name}): give the log that it was cut from")
+    kept, ratings = split.kept, split.train.values is not None
+    if kept is None:  # the ratings protocol keeps everything
+        return split_all(log, min_items=0, ratings=ratings)
+    return split_all(log, threshold=kept.threshold, min_items=kept.min_items, ratings=ratings)

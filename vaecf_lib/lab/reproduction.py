@@ -46,6 +46,7 @@ class PlannedRun:
         """The command that makes the same run."""
         words = ["vaecf", "fit", self.row.system, "--dataset", self.dataset, "--protocol", self.study.protocol]
         words += ["--epochs", str(self.epochs), "--seed", str(self.seed), "--batch-size", str(self.study.batch_size)]
+        words += ["--patience", "0"]  # the command line's default would stop some of them early
         if self.study.metrics is not None:
             words += ["--metrics", ",".join(self.study.metrics)]
         for key, value in self.settings.items():

@@ -135,6 +135,11 @@ class Model(nn.Module):
         """Whether it was trained on ratings."""
         return bool(self.rating_range[0] <= self.rating_range[1])
 
+    @property
+    def anneals(self) -> bool:
+        """Whether a loss depends on ``progress``, and so an epoch on how many there will be; override if one does."""
+        return bool(self.config.get("anneal") and self.config.get("beta"))
+
     def describe(self, split: Split) -> None:
         """Note what the columns of ``split`` are, how popular, and on which scale: for who serves or measures."""
         self.item_names = split.items

@@ -94,6 +94,11 @@ class RecVAE(LikelihoodModel):
         alpha = self.config["alpha"]
         return alpha, (1 - alpha) * 15 / 17, (1 - alpha) * 2 / 17
 
+    @property
+    def anneals(self) -> bool:
+        """Whether a constant ``beta`` is annealed; ``gamma`` is not."""
+        return self.config["gamma"] is None and super().anneals
+
     def reset_parameters(self) -> None:
         """Draw all weights anew, the old encoder's too."""
         super().reset_parameters()

@@ -120,6 +120,11 @@ class VAEGAN(LikelihoodModel):
         self.click_critic = ClickCritic(n_items, latent_dim, critic_hidden) if beta > 0 else None
         self.reset_parameters()
 
+    @property
+    def anneals(self) -> bool:
+        """Whether ``alpha`` is annealed."""
+        return self.config["anneal"] > 0 and self.config["alpha"] > 0
+
     def reset_parameters(self) -> None:
         """Draw all weights anew, and the noise that :meth:`scores` averages over."""
         super().reset_parameters()
