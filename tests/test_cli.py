@@ -85,6 +85,13 @@ def test_fit_prints_one_json_object(call):
     assert result["epochs"] == 2 and result["device"] == "cpu"
 
 
+def test_metrics_without_an_interval_have_null_in_json(call):
+    """Coverage has none, and NaN is no JSON."""
+    done = call("fit", "popularity", "--dataset", "planted", "--metrics", "coverage@5,novelty@5", "--json")
+    metrics = json.loads(done.stdout, parse_constant=lambda word: pytest.fail(f"{word} is no JSON"))["metrics"]
+    assert metrics["coverage@5"]["ci"] is None and metrics["novelty@5"]["ci"] > 0
+
+
 @pytest.mark.parametrize("protocol", ["weak", "ratings"])
 def test_other_protocols_run(call, protocol):
     result = json.loads(call("fit", "popularity", "--dataset", "planted", "--protocol", protocol, "--json").stdout)

@@ -27,6 +27,7 @@ from .runs import Run, load_run
 from .serving import Recommendation, recommend
 from .systems import SYSTEMS, System, build, register
 from .training import Trainer, fit
+from .tuning import Trial, Tuning, tune
 
 __version__ = "0.1.0"
 
@@ -41,6 +42,8 @@ __all__ = [
     "System",
     "Trainer",
     "TrainingError",
+    "Trial",
+    "Tuning",
     "VaecfError",
     "baselines",
     "build",
@@ -64,4 +67,5 @@ __all__ = [
     "split_strong",
     "split_time",
     "split_weak",
+    "tune",
 ]

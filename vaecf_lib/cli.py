@@ -10,6 +10,7 @@ import shlex
 import sys
 import textwrap
 import warnings
+from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -22,6 +23,7 @@ from .lab.cli import app as laboratory
 from .runs import load_run
 from .serving import check_kind, write_lists
 from .systems import SYSTEMS
+from .tuning import tune as tune_options
 
 PATIENCE = 20  # validations; `vaecf fit hyvae --dataset douban` is best at epoch 5 of 50
 
@@ -90,6 +92,27 @@ def _columns(text: str | None) -> dict[str, str]:
     return columns
 
 
+def _load(
+    model: str,
+    dataset: str | None,
+    interactions: Path | None,
+    columns: str | None,
+    protocol: str | None,
+    given: dict[str, Any],
+) -> tuple[data.RatingLog, str]:
+    """Return the data to be split, and the protocol, if it was not said: weak where they bring a split of their own."""
+    if (dataset is None) == (interactions is None):
+        raise ConfigError("give either --dataset NAME or --interactions FILE")
+    if dataset and columns:
+        raise ConfigError("--columns names the columns of your own file, and --dataset is another one")
+    if interactions is None:
+        protocol = protocol or "strong"
+        assign_settings(given, model, protocol)  # an unknown name should not wait for the data
+        return data.load_dataset(dataset), protocol
+    log = data.read_own_file(interactions, **_columns(columns))
+    return log, protocol or ("strong" if log.is_test is None else "weak")
+
+
 @app.command()
 def check(
     file: Annotated[Path, typer.Argument(help="your own .csv, .tsv, .parquet or .npz with user, item[, rating]")],
@@ -147,20 +170,10 @@ def fit(
     as_json: Annotated[bool, typer.Option("--json", help="print one JSON object and nothing else to stdout")] = False,
 ) -> None:
     """Train a system, evaluate it on the test part, print the metrics."""
-    if (dataset is None) == (interactions is None):
-        raise ConfigError("give either --dataset NAME or --interactions FILE")
-    if dataset and columns:
-        raise ConfigError("--columns names the columns of your own file, and --dataset is another one")
     given = _settings(settings)
     if patience is None:
         patience = 0 if given.get("schedule") == "cosine" else PATIENCE
-    if dataset:
-        protocol = protocol or "strong"
-        assign_settings(given, model, protocol)  # an unknown name should not wait for the data
-        log = data.load_dataset(dataset)
-    else:
-        log = data.read_own_file(interactions, **_columns(columns))
-        protocol = protocol or ("strong" if log.is_test is None else "weak")
+    log, protocol = _load(model, dataset, interactions, columns, protocol, given)
     result, estimates = run_experiment(
         model,
         log,
@@ -190,6 +203,66 @@ def _names(text: str | None) -> list[str] | None:
     if os.path.isfile(text):  # Path's own fails on a text that is too long to be a name
         return [name for name, _ in data.read_history(text)]
     return re.split(",(?! )", text)  # a title may hold ", "
+
+
+def _seconds(text: str) -> float:
+    """Read a time as 90s, 30m or 2h; without a letter, seconds."""
+    match = re.fullmatch(r"(\d+(?:\.\d+)?)([smh]?)", text)
+    if not match:
+        raise ConfigError(f"--budget {text!r}: write a time as 90s, 30m or 2h")
+    return float(match[1]) * {"": 1, "s": 1, "m": 60, "h": 3600}[match[2]]
+
+
+@app.command()
+def tune(
+    model: Annotated[str, typer.Argument(help="slug of a system, see `vaecf models`")],
+    dataset: Annotated[str | None, typer.Option(help="name in the catalogue, see `vaecf datasets`")] = None,
+    interactions: Annotated[Path | None, typer.Option(help="your own file, as for `vaecf fit`")] = None,
+    columns: Columns = None,
+    protocol: Annotated[str | None, typer.Option(help="as for `vaecf fit`")] = None,
+    trials: Annotated[int, typer.Option(help="how many trainings")] = 20,
+    budget: Annotated[str | None, typer.Option(help="stop after this time, as 90s, 30m or 2h")] = None,
+    vary: Annotated[
+        str | None,
+        typer.Option(help="options, comma-separated, numbers also as NAME=LOW:HIGH; default: weights and steps"),
+    ] = None,
+    epochs: int = 50,
+    seed: int = 0,
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda or mps")] = "auto",
+    batch_size: int = 500,
+    settings: Annotated[list[str] | None, typer.Option("--set", help="key=value that stays fixed; repeatable")] = None,
+    out: Annotated[Path | None, typer.Option(help="folder of the tuning; goes on with what it holds")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="print one JSON object and nothing else to stdout")] = False,
+) -> None:
+    """Try a system's options on the validation part, print the best and the `vaecf fit` line that gives them."""
+    given, seconds = _settings(settings), None if budget is None else _seconds(budget)
+    log, protocol = _load(model, dataset, interactions, columns, protocol, given)
+    tuning = tune_options(
+        model,
+        log,
+        protocol,
+        trials=trials,
+        budget=seconds,
+        vary=None if vary is None else vary.split(","),
+        epochs=epochs,
+        seed=seed,
+        device=device,
+        batch_size=batch_size,
+        settings=given,
+        out=out,
+    )
+    source = ["--dataset", dataset] if interactions is None else ["--interactions", str(interactions)]
+    source += ["--columns", columns] if columns else []
+    line = ["vaecf", "fit", model, *source, "--protocol", protocol, "--epochs", str(epochs), "--seed", str(seed)]
+    line += ["--device", device, "--batch-size", str(batch_size), "--patience", "0"]
+    for key, value in (given | tuning.best.options).items():
+        line += ["--set", f"{key}={value if isinstance(value, str) else json.dumps(value)}"]
+    command = shlex.join(line)
+    if as_json:
+        typer.echo(json.dumps({**asdict(tuning), "best": asdict(tuning.best), "command": command}))
+        return
+    typer.echo(tuning.table())
+    typer.echo(command)
 
 
 @app.command()

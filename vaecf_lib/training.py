@@ -352,7 +352,8 @@ def fit(
             left untouched, and so is one that another process is writing. ``manifest.json`` says what was trained
             when, where and by which command. The folder also holds the users' ids and histories, to serve them: keep
             it as you keep the data.
-        metric: validation metric to select by: ndcg@100, or rmse (lower is better) for a model that predicts ratings.
+        metric: validation metric to select by, the smallest value of rmse, mae and gini@K, else the largest: ndcg@100,
+            or rmse for a model that predicts ratings.
         precision: "fp32", or "bf16" for automatic mixed precision.
         progress: a bar in a terminal, plain lines elsewhere; outside of notebooks what the split kept, before it.
         warm_start: keep the model's present weights as the start.
@@ -379,7 +380,7 @@ def fit(
         )
     if metric is None:
         metric = "rmse" if model.rates else "ndcg@100"
-    lower_is_better = not parse_metric(metric).ranks
+    lower_is_better = parse_metric(metric).lower_is_better
     if split.valid is not None:
         check_metrics(model, split.valid, (metric,))
     device = pick_device(device)

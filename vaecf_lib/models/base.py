@@ -106,6 +106,8 @@ class Model(nn.Module):
     item_names: Items | None = None  # ids and titles by item code of the rating log; fit() sets them from the split
     item_index: Tensor
     rating_range: Tensor
+    item_counts: Tensor
+    n_train_users: Tensor
 
     def __init_subclass__(cls, **keywords: Any):
         """Have the constructor of every system check and keep its options."""
@@ -121,6 +123,9 @@ class Model(nn.Module):
         self.register_buffer("item_index", torch.arange(n_items))
         # Smallest and largest rating of the training data; (inf, -inf) for clicks.
         self.register_buffer("rating_range", torch.tensor([torch.inf, -torch.inf]))
+        # How many training users have each item, and how many users there were; 0 before fit().
+        self.register_buffer("item_counts", torch.zeros(n_items, dtype=torch.int64))
+        self.register_buffer("n_train_users", torch.zeros((), dtype=torch.int64))
 
     @property
     def device(self) -> torch.device:
@@ -138,9 +143,11 @@ class Model(nn.Module):
         return bool(self.config.get("anneal") and self.config.get("beta"))
 
     def describe(self, split: Split) -> None:
-        """Note what the columns of ``split`` are, and the scale of its ratings, for those who will be served."""
+        """Note what the columns of ``split`` are, how popular, and on which scale: for who serves or measures."""
         self.item_names = split.items
         self.item_index.copy_(torch.as_tensor(split.item_index))
+        self.item_counts.copy_(split.train.item_counts)
+        self.n_train_users.fill_(split.train.n_users)
         values, clicks = split.train.values, self.rating_range.new_tensor([torch.inf, -torch.inf])
         self.rating_range.copy_(clicks if values is None else torch.stack([values.min(), values.max()]))
 
