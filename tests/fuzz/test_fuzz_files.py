@@ -25,13 +25,14 @@ import vaecf_lib as vc
 # --- tables of text -----------------------------------------------------------------------------------------------
 
 LETTERS = st.characters(codec="utf-8", exclude_characters="\0")
+ODD_IDS = [
+    "007", "7", "1e3", "1000", "NA", "nan", "None", " x ", "a,b", 'q"q', "'", "é", "e\u0301", "1.5", "-0", "+7", "#",
+    str(2**64), "1_0", "a\nb", "a\tb", "True", "=1+1", "<b>", "\u202ex", "٣", "x" * 300,
+]  # fmt: skip
 SOUND_IDS = {
     "plain": st.sampled_from(["7", "8", "9", "10", "-3", "0", str(2**62)]),
     "large": st.sampled_from(["1", str(2**63), str(2**64 - 1)]),
-    "odd": st.sampled_from(
-        ["007", "7", "1e3", "1000", "NA", "nan", "None", " x ", "a,b", 'q"q', "'", "é", "e\u0301", "1.5", "-0", "+7"]
-        + [str(2**64), "1_0", "a\nb", "a\tb", "True", "#", "=1+1", "<b>", "\u202ex", "٣", "x" * 300]
-    ),
+    "odd": st.sampled_from(ODD_IDS),
     "any": st.text(LETTERS, min_size=1, max_size=5).filter(str.strip),
 }
 BAD_ID = st.sampled_from(["", " ", "\t"])
@@ -316,7 +317,9 @@ def test_a_damaged_file_is_read_as_it_stands_or_refused(folder, kind, data):
         as_pandas = as_pandas_reads(path, "," if kind == "csv" else "\t")
         assert as_pandas is None or found == as_pandas
     elif kind == "npz":  # each array in it has a checksum
-        assert content(log) == content(vc.RatingLog.from_frame("whole", frame.drop_duplicates(["user", "item"], keep="last")))
+        assert content(log) == content(
+            vc.RatingLog.from_frame("whole", frame.drop_duplicates(["user", "item"], keep="last"))
+        )
 
 
 # --- from the file to the metrics ---------------------------------------------------------------------------------

@@ -134,7 +134,9 @@ def written(draw, kind, rows):
     """Return a history's rows [(name, rating or None)] as a file's text."""
     ending = draw(st.sampled_from(["\n", "\r\n"]))
     if kind == "txt":
-        return ending.join([draw(st.sampled_from(["", " "])) + name for name, _ in rows] + [""] * draw(st.integers(0, 2)))
+        return ending.join(
+            [draw(st.sampled_from(["", " "])) + name for name, _ in rows] + [""] * draw(st.integers(0, 2))
+        )
     out = io.StringIO()
     writer = csv.writer(out, delimiter={"csv": ",", "tsv": "\t"}[kind], lineterminator=ending)
     rated = any(rating is not None for _, rating in rows)
@@ -156,7 +158,9 @@ def test_any_history_file_gets_the_same_list_or_one_line(served, tmp_path_factor
     kind = draw(st.sampled_from(["csv", "tsv"] if rated else ["txt", "csv", "tsv"]))
     bad = draw(st.integers(0, 5)) == 0
     if bad:
-        odd = [("Hamlet", "3" if rated else None)] + ([("", "3"), ("7", ""), ("7", "nan"), ("7", "1,5")] if rated else [])
+        odd = [("Hamlet", "3" if rated else None)] + (
+            [("", "3"), ("7", ""), ("7", "nan"), ("7", "1,5")] if rated else []
+        )
         rows.insert(draw(st.integers(0, len(rows))), draw(st.sampled_from(odd)))
     path = tmp_path_factory.getbasetemp() / f"history.{kind}"
     path.write_text(draw(st.sampled_from(["", "\ufeff"])) + written(draw, kind, rows), encoding="utf-8", newline="")
