@@ -30,9 +30,15 @@ def title_of(code):
     return {0: "Hamlet", 1: "Hamlet", 2: "f3", 4: "Ran, or: Lear", 6: 'The "End"'}.get(code, f"Film {code}")
 
 
+class Served(dict):
+    """{slug: (model, its run's folder)}, short in a report."""
+
+    __repr__ = object.__repr__
+
+
 @pytest.fixture(scope="module")
 def served(tmp_path_factory):
-    """{slug: (model, its run's folder, codes by name)} of tiny models, trained on 60 people."""
+    """Tiny models, trained on 60 people."""
     rng = np.random.default_rng(0)
     pairs = {(u, i) for u in range(60) for i in rng.choice(len(IDS) - RARE, size=9, replace=False)}
     rows = [(u, IDS[i], rng.integers(1, 6)) for u, i in sorted(pairs)] + [(99, name, 5) for name in IDS[-RARE:]]
@@ -40,7 +46,7 @@ def served(tmp_path_factory):
     codes = sorted(IDS)
     log = vc.RatingLog.from_frame("toy", frame, titles={name: title_of(code) for code, name in enumerate(codes)})
     assert log.item_ids.tolist() == codes
-    kept = {}
+    kept = Served()
     for slug, kind in FORMS.items():
         split = vc.split_strong(log, n_heldout=8, threshold=None) if kind == "clicks" else vc.split_ratings(log, seed=1)
         small = {"mult-vae": {"hidden": 8, "latent_dim": 4}, "hyvae": {"hidden": 8, "latent_dim": 4}}.get(slug, {})

@@ -3,7 +3,7 @@
 import json
 import shutil
 from dataclasses import replace
-from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 import vaecf_lib as vc
 
-SETTINGS = ["--set", "hidden=6", "--set", "latent_dim=3", "--set", "n_heldout=8", "--epochs", "2", "--device", "cpu"]
+SETTINGS = ["--set", "n_heldout=8", "--set", "threshold=1", "--set", "min_items=1", "--epochs", "2", "--device", "cpu"]
 
 
 RUNS = ("whole", "half", "seed", "data", "system")
@@ -27,9 +27,8 @@ def write_ratings(path, seed):
 
 
 def fit_arguments(run, data, seed=0, slug="mult-vae"):
-    small = SETTINGS if slug == "mult-vae" else SETTINGS[4:]
-    arguments = ["--set", "threshold=1", "--set", "min_items=1", "--seed", seed, "--json", "--out", run]
-    return ["fit", slug, "--interactions", data, *small, *arguments]
+    small = ["--set", "hidden=6", "--set", "latent_dim=3", "--set", "lr=0.02"] if slug == "mult-vae" else []
+    return ["fit", slug, "--interactions", data, *small, *SETTINGS, "--seed", seed, "--json", "--out", run]
 
 
 def outcome(done):
@@ -52,6 +51,12 @@ class Stopped(vc.models.MultVAE):
         return [replace(phase, loss=loss)]
 
 
+class World(SimpleNamespace):
+    """What the tests share, short in a report; ``weights`` and ``lists`` are those of each of RUNS."""
+
+    __repr__ = object.__repr__
+
+
 @pytest.fixture(scope="module")
 def world(tmp_path_factory):
     """A finished run, one broken off after its first of two epochs, and others to take foreign files from."""
@@ -69,16 +74,16 @@ def world(tmp_path_factory):
     printed = {name: outcome(vaecf(*arguments)) for name, arguments in runs.items()}
     split = vc.split_strong(vc.read_own_file(data), n_heldout=8, threshold=1, min_items=1)
     with pytest.raises(KeyboardInterrupt):
-        stopped = Stopped(split.n_items, hidden=6, latent_dim=3)
+        stopped = Stopped(split.n_items, hidden=6, latent_dim=3, lr=0.02)
         vc.fit(stopped, split, epochs=2, device="cpu", out=folder / "half", progress=False)
-    return {
-        "folder": folder,
-        "data": data,
-        "history": history,
-        "printed": printed["whole"],
-        "weights": [vc.load_model(folder / name).state_dict() for name in RUNS],
-        "lists": [vaecf("recommend", folder / name, "--history", history).out for name in RUNS],
-    }
+    return World(
+        folder=folder,
+        data=data,
+        history=history,
+        printed=printed["whole"],
+        weights=[vc.load_model(folder / name).state_dict() for name in RUNS],
+        lists=[vaecf("recommend", folder / name, "--history", history).out for name in RUNS],
+    )
 
 
 @st.composite
@@ -99,7 +104,7 @@ def damages(draw):
         if how == "cut":
             file.write_bytes(content[:at])
         elif how == "flip":
-            file.write_bytes(content[:at] + bytes([content[at] ^ 1 << bit]) + content[at + 1 :])
+            file.write_bytes(content[:at] + bytes(b ^ 1 << bit for b in content[at : at + 1]) + content[at + 1 :])
         elif how == "put":
             file.write_bytes(content[:at] + b'"' + content[at:])
         elif how == "empty":
@@ -136,7 +141,7 @@ def damages(draw):
 def test_a_damaged_run_is_used_as_written_or_refused(world, start, damage, uses):
     """Resumed: bit for bit what the sound run gives. Loaded and served: what a sound run gives, if a file of another
     is there whole, that one. Or one line."""
-    folder, run = world["folder"], world["folder"] / "tried"
+    folder, run = world.folder, world.folder / "tried"
     shutil.rmtree(run, ignore_errors=True)
     shutil.copytree(folder / start, run)
     for spoil in damage:
@@ -144,16 +149,16 @@ def test_a_damaged_run_is_used_as_written_or_refused(world, start, damage, uses)
             spoil(run, folder)
     for use in uses:
         if use == "fit":
-            done = vaecf(*fit_arguments(run, world["data"]))
+            done = vaecf(*fit_arguments(run, world.data))
             if done.refused is None:
-                assert outcome(done) == world["printed"]
-                assert vaecf(*fit_arguments(run, world["data"])).refused is None
+                assert outcome(done) == world.printed
+                assert vaecf(*fit_arguments(run, world.data)).refused is None
         elif use == "load":
             model = answer(vc.load_model, run)
-            assert isinstance(model, Refused) or any(same(model.state_dict(), w) for w in world["weights"])
+            assert isinstance(model, Refused) or any(same(model.state_dict(), w) for w in world.weights)
         else:
-            done = vaecf("recommend", run, "--history", world["history"])
-            assert done.refused is not None or done.out in world["lists"]
+            done = vaecf("recommend", run, "--history", world.history)
+            assert done.refused is not None or done.out in world.lists
 
 
 def same(one, other):
@@ -163,10 +168,10 @@ def same(one, other):
 @given(content=st.binary(max_size=80), name=st.sampled_from(["", "best.safetensors", "checkpoint.safetensors", "x"]))
 @cases(20)
 def test_any_bytes_as_a_run_are_refused(world, content, name):
-    run = Path(world["folder"]) / "bytes"
+    run = world.folder / "bytes"
     shutil.rmtree(run, ignore_errors=True)
     run.mkdir()
     (run / (name or "best.safetensors")).write_bytes(content)
     for path in (run, run / name, run / "nowhere"):
         assert isinstance(answer(vc.load_model, path), Refused)
-    assert vaecf("recommend", run, "--history", world["history"]).refused
+    assert vaecf("recommend", run, "--history", world.history).refused
