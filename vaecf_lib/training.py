@@ -348,16 +348,16 @@ def fit(
                 run.best_epoch = trainer.epoch
                 best_state = None if out is not None else _copy(model)
                 if out is not None:
-                    save_model(model, out / BEST, run=_key(settings))
+                    save_model(model, out / BEST, run=_key(settings), epoch=trainer.epoch)
             if out is not None:
                 _save(trainer, run, out, settings)
             bar.update(trainer.epoch, row, metric)
         bar.close()
         if out is not None and trainer.epochs == 0 and not (out / CHECKPOINT).exists():
-            save_model(model, out / BEST, run=_key(settings))
+            save_model(model, out / BEST, run=_key(settings), epoch=trainer.epoch)
             _save(trainer, run, out, settings)
         if out is not None:
-            best_state = _load_best(out, settings)
+            best_state = _load_best(out, settings, run.best_epoch)
             write_json(out / "history.json", run.history)
         if best_state is not None:
             model.load_state_dict(best_state)
@@ -410,11 +410,14 @@ def _key(settings: dict) -> str:
     return hashlib.sha256(json.dumps(settings, sort_keys=True, default=plain).encode()).hexdigest()
 
 
-def _load_best(out: Path, settings: dict) -> dict[str, Tensor]:
-    """Return the weights of the run's best epoch."""
+def _load_best(out: Path, settings: dict, epoch: int | None = None) -> dict[str, Tensor]:
+    """Return the weights of the run's best epoch; of no other than ``epoch``, if it is given."""
     tensors, note = load_tensors(out / BEST)
-    if note.get("run") != _key(settings):
-        raise DataError(f"{out / BEST} is of another run than {CHECKPOINT} beside it: put it back, or train anew")
+    if note.get("run") != _key(settings) or epoch not in (None, note.get("epoch")):
+        raise DataError(
+            f"{out / BEST} is of another run than {CHECKPOINT} beside it, or of another "
+            "epoch than its best: put it back, or train anew"
+        )
     return tensors
 
 
