@@ -117,7 +117,7 @@ def test_an_option_takes_what_it_says(option, data):
 
 
 @given(slug=st.sampled_from([*SYSTEMS]), data=st.data())
-@cases(60)
+@cases(40)
 def test_a_setting_on_the_command_line_is_what_it_is_in_python(slug, data):
     """--set KEY=TEXT with any text is taken as assign_settings takes the value, or refused in one line."""
     protocol = data.draw(st.sampled_from([*PROTOCOLS]))
@@ -160,7 +160,7 @@ def toy():
 
 @pytest.mark.parametrize("slug", SYSTEMS)
 @given(data=st.data())
-@cases(3)
+@cases(2)
 def test_any_sound_options_train_and_score_or_say_why_not(tmp_path_factory, toy, slug, data):
     """An epoch ends with finite scores, also after a file; or in one line: options that do not fit, a loss that runs off."""
     sound = {name: Promise(str(option)).values(12) for name, option in options_of(SYSTEMS[slug]).items()}
