@@ -177,7 +177,7 @@ def recommend(
 
     Raises:
         ConfigError: the model knows only the users it was trained on, ``k`` is not a positive whole number, ``history``
-            is one text, or ``titles`` are too many or too few.
+            is no list, or ``titles`` are too many or too few.
         DataError: an item code or a title is unknown, or an entry is neither; ratings are missing, or given to a model
             that reads none.
     """
@@ -188,8 +188,8 @@ def recommend(
         items = Items(items.ids, tuple(titles))
         if len(titles) != (len(items) or len(titles)) or len(titles) <= int(model.item_index.max()):
             raise ConfigError(f"{len(titles)} titles do not fit the model's items: give one a code, as log.titles")
-    if isinstance(history, str):
-        raise ConfigError(f"history={history!r}: must be a list of items, not one text")
+    if isinstance(history, str | bytes) or not isinstance(history, Iterable):
+        raise ConfigError(f"history={history!r}: must be a list of items, also of one item")
     if model.rates and not model.rated:
         raise ConfigError(f"this {model.slug} was never trained: call fit first")
     codes, ratings = _by_code(model, history, items)

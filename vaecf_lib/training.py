@@ -453,7 +453,7 @@ def fit(
             _save_best(run, out, settings)
             _save(trainer, run, out, settings)
         if out is not None:
-            best_state = _load_best(out, settings)
+            best_state = _load_best(out, settings, run.best_epoch)
             write_json(out / "history.json", run.history)
             if sitting:
                 close_sitting(out, trainer.epoch, run.stopped)
@@ -527,11 +527,14 @@ def _save_best(run: Run, out: Path, settings: dict) -> None:
     save_model(run.model, out / BEST, run=_key(settings), **note)
 
 
-def _load_best(out: Path, settings: dict) -> dict[str, Tensor]:
-    """Return the weights of the run's best epoch."""
+def _load_best(out: Path, settings: dict, epoch: int | None = None) -> dict[str, Tensor]:
+    """Return the weights of the run's best epoch; of no other than ``epoch``, if it is given."""
     tensors, note = load_tensors(out / BEST)
-    if note.get("run") != _key(settings):
-        raise DataError(f"{out / BEST} is of another run than {CHECKPOINT} beside it: put it back, or train anew")
+    if note.get("run") != _key(settings) or epoch not in (None, note.get("epoch")):
+        raise DataError(
+            f"{out / BEST} is of another run than {CHECKPOINT} beside it, or of another "
+            "epoch than its best: put it back, or train anew"
+        )
     return tensors
 
 
