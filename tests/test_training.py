@@ -817,6 +817,9 @@ def test_an_annealed_run_that_stopped_early_anneals_on_as_planned(rated, tmp_pat
     model = Anneals()
     train(model, rated, epochs=3, extend=True, out=tmp_path)
     assert [progress for progress, _ in model.updates] == [3 / 6, 4 / 6, 5 / 6, 1.0, 1.0, 1.0]
+    train(Anneals(), rated, epochs=4, stop_after=1, out=tmp_path / "shorter")
+    with pytest.raises(vc.ConfigError, match=r"epochs: 4 there, 2 now.*Give another folder to train anew$"):
+        train(Anneals(), rated, epochs=2, extend=True, out=tmp_path / "shorter")
 
 
 @pytest.mark.parametrize("extend", [False, True])
