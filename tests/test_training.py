@@ -709,6 +709,14 @@ def test_stop_after_makes_the_first_epochs_of_a_longer_training(split):
     assert len(run.history) == 2 and run.stopped is None
 
 
+def test_stop_after_validates_no_epoch_that_the_whole_training_would_not(rated, tmp_path):
+    """Every second epoch and the last of all: the third is neither, though this training ends with it."""
+    run = train(Scripted(levels=LEVELS), rated, epochs=6, stop_after=3, validate_every=2, out=tmp_path)
+    assert [row["epoch"] for row in run.history if "rmse" in row] == [2] and run.best_epoch == 2
+    run = train(Scripted(levels=LEVELS[3:]), rated, epochs=6, validate_every=2, out=tmp_path)
+    assert [row["epoch"] for row in run.history if "rmse" in row] == [2, 4, 6] and run.best_epoch == 4
+
+
 def test_stopped_before_the_first_epoch_a_run_is_prepared_and_can_go_on(rated, tmp_path):
     run = train(Scripted(levels=LEVELS), rated, epochs=2, stop_after=0, out=tmp_path)
     assert (run.best_epoch, run.best, run.stopped) == (0, {}, "stop_after=0 of 2 epochs")
