@@ -29,7 +29,7 @@ check: install  ## are notebooks/ in step with book/, vaecf_lib/ and the lock fi
 	$(BIN)/python book/_ext/chapters.py check
 
 states: install ## retrain the grids of states that the sliders show, or some: GRIDS=name (an hour for all)
-	$(BIN)/python book/_ext/states.py $(GRIDS)
+	$(BIN)/vaecf states $(GRIDS)
 
 colab: check    ## pack library, notebooks and results into _build/vaecf-colab.zip, to upload to Colab
 	$(BIN)/python book/_ext/colab.py

@@ -17,9 +17,9 @@ from pathlib import Path
 
 import torch
 
-from vaecf_lib.bench import synthetic
 from vaecf_lib.data import Interactions
-from vaecf_lib.ledger import machine
+from vaecf_lib.environment import machine
+from vaecf_lib.lab.bench import synthetic
 from vaecf_lib.models import VAEBMF
 from vaecf_lib.models.vae_bmf import Tower
 from vaecf_lib.training import peak_memory_mb

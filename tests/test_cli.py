@@ -14,6 +14,7 @@ import pytest
 import vaecf_lib as vc
 from vaecf_lib import cli
 from vaecf_lib.systems import build
+from vaecf_lib.training import Trainer
 
 FAST = ["--epochs", "2", "--device", "cpu", "--set", "hidden=20", "--set", "latent_dim=8"]
 
@@ -136,9 +137,9 @@ def test_a_run_on_ratings_is_served_from_rated_histories(call, tmp_path):
     (tmp_path / "h.txt").write_text("f3\n")
     done = call("recommend", tmp_path / "means", "--history", tmp_path / "h.txt", check=False)
     assert done.returncode == 2 and "has no rating, and this means reads ratings" in done.stderr
-    call("fit", "biased-mf", *arguments, "--out", tmp_path / "mf")
-    done = call("recommend", tmp_path / "mf", "--history", tmp_path / "h.csv", check=False)
-    assert done.returncode == 2 and done.stderr.startswith("error: biased-mf scores only the users it was trained on")
+    call("fit", "ncf", *arguments, "--out", tmp_path / "ncf")
+    done = call("recommend", tmp_path / "ncf", "--history", tmp_path / "h.csv", check=False)
+    assert done.returncode == 2 and done.stderr.startswith("error: ncf scores only the users it was trained on")
 
 
 def test_the_system_refusing_is_one_line_too(call, tmp_path):
@@ -261,6 +262,9 @@ ERRORS = [
     (["reproduce", "recvae", "2", "--seeds", "a"], "--seeds 'a': write whole numbers with commas between"),
     (["recommend", "nowhere", "--history", "x"], "not a readable checkpoint"),
     (["ledger", "--results", "nowhere"], "no nowhere/reported.json"),
+    (["reproduce", "recvae", "1", "--models", "svd"], "unknown model 'svd'. Known: mult-vae"),
+    (["reproduce", "book", "nothing"], "no study 'nothing'. Known: likelihoods"),
+    (["states", "nothing"], "no grid 'nothing'. Known: mult_vae_beta"),
     (["reproduce", "recvae", "99"], "no table '99' of 'recvae'. Known: hyvae II"),
     pytest.param(
         ["bench", "--against", "nobody", "--pairs", "1", "--users", "600", "--items", "50"],
@@ -303,10 +307,15 @@ def test_a_list_is_a_setting(call):
 
 
 def test_models_lists_the_options_of_one(call):
-    rows = {line.split()[0]: line.split(maxsplit=2)[1:] for line in call("models", "vae-reg").stdout.splitlines()}
-    assert rows["penalty"] == ["0.01", "a number of at least 0, or None"], "the preset's own value"
+    lines = call("models", "vae-reg").stdout.splitlines()
+    rows = {line.split()[0]: line.split(maxsplit=2)[1:] for line in lines if not line.startswith(" ")}
+    assert rows["penalty"] == ["0.01", "a number of at least 0"], "the preset's own value"
     assert rows["hidden"] == ["600", "a whole number from 1 to 100,000"]
-    assert rows["prior"] == ['"standard"', "one of standard, vamp, or None"]
+    assert rows["prior"] == ['"standard"', "one of standard, vamp"]
+    assert "lambda of the term lambda ||W||^2" in " ".join(line.strip() for line in lines), "and what they mean"
+    assert all(len(line) <= 120 for line in lines)
+    done = call("models", "no-such", check=False)
+    assert done.returncode == 2 and done.stderr.startswith("error: unknown model 'no-such'. Known: mult-vae, ")
 
 
 def test_check_reports_without_training(call, tmp_path):
@@ -370,3 +379,120 @@ def test_the_oracle_refuses_other_data(call, tmp_path):
 )
 def test_values_are_read_in_either_spelling(text, value):
     assert cli._settings([f"key={text}"]) == {"key": value}
+
+
+def own_fit(tmp_path, *more):
+    """A small `vaecf fit` on one's own file, without annealing: the arguments."""
+    if not (tmp_path / "mine.csv").exists():
+        own_csv(tmp_path / "mine.csv")
+    small = ["--set", "hidden=20", "--set", "latent_dim=8", "--set", "anneal=0", "--device", "cpu", "--json"]
+    return ["fit", "mult-vae", "--interactions", tmp_path / "mine.csv", *small, *more]
+
+
+def test_fit_stops_when_patience_is_out(call, tmp_path):
+    """By default after 20 validations; 0 trains on; under a cosine nobody is impatient unless asked, which is refused."""
+    still = ["--set", "lr=1e-12", "--epochs", "24"]  # so that nothing is better than the first epoch
+
+    def epochs(*more):
+        result = json.loads(call(*own_fit(tmp_path, *still, *more)).stdout)
+        assert result["best_epoch"] == 1
+        return result["epochs"], result["stopped"]
+
+    assert epochs() == (21, "no better ndcg@100 in 20 validations since epoch 1")
+    assert epochs("--patience", "3") == (4, "no better ndcg@100 in 3 validations since epoch 1")
+    assert epochs("--patience", "0") == epochs("--set", "schedule=cosine") == (24, None)
+    done = call(*own_fit(tmp_path, "--set", "schedule=cosine", "--patience", "3"), check=False)
+    assert done.returncode == 2 and done.stderr == (
+        "error: patience=3 does not fit schedule='cosine', whose last epochs are meant to be the best: give none\n"
+    )
+    done = call(*own_fit(tmp_path, "--patience", "-1"), check=False)
+    assert done.returncode == 2 and "patience=-1: must be a whole number" in done.stderr
+
+
+def test_fit_gives_a_run_more_epochs(call, tmp_path):
+    """The same numbers as in one go; where something is annealed one line says so, and --extend goes on all the same."""
+    run = ["--out", tmp_path / "run"]
+    call(*own_fit(tmp_path, "--epochs", "2", *run))
+    longer = json.loads(call(*own_fit(tmp_path, "--epochs", "4", *run)).stdout)
+    whole = json.loads(call(*own_fit(tmp_path, "--epochs", "4")).stdout)
+    for name in ("metrics", "validation_curve", "best_epoch", "epochs", "stopped"):
+        assert longer[name] == whole[name]
+    annealed = ["--set", "anneal=0.5", "--out", tmp_path / "annealed"]
+    call(*own_fit(tmp_path, "--epochs", "2", *annealed))
+    done = call(*own_fit(tmp_path, "--epochs", "4", *annealed), check=False)
+    assert done.returncode == 2 and done.stdout == "" and done.stderr.count("\n") == 1 + done.stderr.count("users kept")
+    assert "mult-vae anneals a weight of its loss" in done.stderr and "(--extend)" in done.stderr
+    assert json.loads(call(*own_fit(tmp_path, "--epochs", "4", *annealed, "--extend")).stdout)["epochs"] == 4
+
+
+def test_the_manifest_holds_the_command(call, tmp_path):
+    call(*own_fit(tmp_path, "--epochs", "1", "--out", tmp_path / "a run"))
+    (sitting,) = json.loads((tmp_path / "a run" / "manifest.json").read_text())["sittings"]
+    assert sitting["command"].startswith("vaecf fit mult-vae --interactions ")
+    assert sitting["command"].endswith(f"--out '{tmp_path / 'a run'}'")
+    assert cli.environment.command is None, "what is called from Python next has none"
+
+
+def test_refit_trains_on_everything_as_long_as_was_best(call, tmp_path):
+    """With the weights of `fit` on all data, beside the run that was measured, whose metrics stay."""
+    run = tmp_path / "run"
+    arguments = own_fit(tmp_path, "--epochs", "6", "--set", "lr=0.1", "--out", run)
+    measured = json.loads(call(*arguments).stdout)
+    result = json.loads(call(*arguments, "--refit").stdout)
+    assert result["metrics"] == measured["metrics"] and 1 <= result["best_epoch"] < 6
+    assert result == json.loads((run / "result.json").read_text())
+    log = vc.read_own_file(tmp_path / "mine.csv")
+    everything = vc.data.refit_split(log, vc.split_strong(log))
+    expected = {"epochs": result["best_epoch"], "users": everything.train.n_users, "items": everything.n_items}
+    assert expected.items() <= result["refit"].items() and everything.train.n_users > vc.split_strong(log).train.n_users
+    model = build("mult-vae", everything.n_items, hidden=20, latent_dim=8, anneal=0.0, lr=0.1)
+    options = {"epochs": 6, "stop_after": result["best_epoch"], "device": "cpu", "progress": False}
+    vc.fit(model, everything, **options)
+    refitted = vc.load_model(run / "refit")
+    for name, value in model.state_dict().items():
+        assert value.equal(refitted.state_dict()[name]), name
+    assert refitted.item_names == log.items
+    again = json.loads(call(*arguments, "--refit").stdout)
+    assert again["refit"] == result["refit"] and not (run / "refit.part").exists()
+
+
+def test_a_refit_that_was_cut_off_serves_nobody(call, tmp_path, monkeypatch):
+    """Its folder has its name once it is whole; the next call ends it, and says when it is out of date."""
+    run = tmp_path / "run"
+    arguments = own_fit(tmp_path, "--set", "lr=0.001", "--out", run)
+    with monkeypatch.context() as patch:
+
+        def cut(trainer, run_epoch=Trainer.run_epoch):
+            if trainer.split.valid is None and trainer.epoch == 1:
+                raise OSError(28, "No space left on device")
+            return run_epoch(trainer)
+
+        patch.setattr(Trainer, "run_epoch", cut)
+        assert call(*arguments, "--epochs", "3", "--refit", check=False).returncode == 2
+    assert not (run / "refit").exists() and (run / "refit.part" / "checkpoint.safetensors").exists()
+    assert json.loads((run / "result.json").read_text())["epochs"] == 3, "what was measured is kept"
+    result = json.loads(call(*arguments, "--epochs", "3", "--refit").stdout)
+    assert result["refit"]["epochs"] == result["best_epoch"] == 3 and (run / "refit" / "best.safetensors").exists()
+    assert "--refit" not in call(*arguments, "--epochs", "3").stderr
+    assert "is of epoch 3, and 5 is the best now: add --refit" in call(*arguments, "--epochs", "5").stderr
+    assert json.loads(call(*arguments, "--epochs", "5", "--refit").stdout)["refit"]["epochs"] == 5
+
+
+@pytest.mark.parametrize("slug, protocol", [("popularity", "weak"), ("biased-mf", "ratings"), ("hyvae", "ratings")])
+def test_refit_under_other_protocols(call, tmp_path, slug, protocol):
+    """A system that is not trained by epochs, one that knows its users, one that reads ratings."""
+    own_csv(tmp_path / "mine.csv")
+    arguments = ["fit", slug, "--interactions", tmp_path / "mine.csv", "--protocol", protocol, "--epochs", "2"]
+    result = json.loads(call(*arguments, "--device", "cpu", "--out", tmp_path / "run", "--refit", "--json").stdout)
+    log = vc.read_own_file(tmp_path / "mine.csv")
+    kept = len(log) if protocol == "ratings" else vc.data.split_all(log).train.nnz
+    assert result["refit"]["interactions"] == kept and result["refit"]["epochs"] == result["best_epoch"]
+
+
+@pytest.mark.parametrize("more, said", [
+    (["--refit"], "refit has no folder to be kept in: give out (--out)"),
+    (["--refit", "--extend", "--out", "run"], "refit cannot repeat a run that was extended"),
+])  # fmt: skip
+def test_a_refit_that_cannot_be_is_refused_before_any_training(call, more, said):
+    done = call("fit", "popularity", "--dataset", "planted", *more, check=False)
+    assert done.returncode == 2 and done.stderr == f"error: {said}\n"

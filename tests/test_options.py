@@ -15,11 +15,11 @@ import vaecf_lib as vc
 from vaecf_lib.experiment import PROTOCOLS, assign_settings
 from vaecf_lib.maths import LIKELIHOODS
 from vaecf_lib.options import RANGES, Range, checked, declared
-from vaecf_lib.studies import STUDIES
-from vaecf_lib.systems import SYSTEMS, build, options_of
+from vaecf_lib.systems import SYSTEMS, build
 
 ROOT = Path(__file__).resolve().parents[1]
-OPTIONS = [(slug, name) for slug, cls in SYSTEMS.items() for name in options_of(cls)]
+OPTIONS = [(slug, name) for slug, system in SYSTEMS.items() for name in system.options]
+MODELS = {system.model.slug: system.model for system in SYSTEMS.values()}
 NAN, HUGE = math.nan, 10**400
 
 
@@ -38,12 +38,13 @@ def bad_values(option):
     return [*wrong, 1.5, 1.0, [1]] if option.kind is int else [5, *wrong, *([8, value] for value in wrong), [8.5]]
 
 
-@pytest.mark.parametrize("slug", SYSTEMS)
+@pytest.mark.parametrize("slug", MODELS)
 def test_every_constructor_argument_is_an_option(slug):
-    """A new argument without a type, or a number without a range, fails here."""
-    options = declared(SYSTEMS[slug].__init__, slug)
-    assert [*options] == [name for name in inspect.signature(SYSTEMS[slug]).parameters]
+    """A new argument without a type or a meaning, or a number without a range, fails here."""
+    options = declared(MODELS[slug].__init__, slug, MODELS[slug].__doc__)
+    assert [*options] == [name for name in inspect.signature(MODELS[slug]).parameters]
     for name, option in options.items():
+        assert option.meaning, f"{slug}: the docstring's Args do not say what {name} means"
         limited = option.choices or option.kind is bool or f"{slug}.{name}" in RANGES or name in RANGES
         assert limited, f"{slug}: {name} has neither a range in vaecf_lib/options.py nor choices (Literal)"
         assert option.kind is not str or option.choices
@@ -59,7 +60,7 @@ def test_ranges_belong_to_options():
     functions = [(f.__name__, f) for f in (*PROTOCOLS.values(), vc.fit, vc.evaluate)]
     known = {
         (subject, name)
-        for subject, f in [*functions, *((slug, cls.__init__) for slug, cls in SYSTEMS.items())]
+        for subject, f in [*functions, *((slug, cls.__init__) for slug, cls in MODELS.items())]
         for name in declared(f, subject)
     }
     for key in RANGES:
@@ -69,7 +70,7 @@ def test_ranges_belong_to_options():
 
 @pytest.mark.parametrize(("slug", "name"), OPTIONS)
 def test_what_does_not_fit_is_refused_in_one_line(slug, name):
-    option = options_of(SYSTEMS[slug])[name]
+    option = SYSTEMS[slug].options[name]
     for value in bad_values(option) + ([] if option.optional else [None]):
         with pytest.raises(vc.ConfigError) as caught:
             build(slug, 30, **{name: value})
@@ -81,15 +82,13 @@ def test_what_does_not_fit_is_refused_in_one_line(slug, name):
 @pytest.mark.parametrize("slug", SYSTEMS)
 def test_what_fits_is_accepted(slug):
     defaults = build(slug, 30).config
-    for name, option in options_of(SYSTEMS[slug]).items():
+    for name, option in SYSTEMS[slug].options.items():
         assert option.accepts(defaults[name]) and option.accepts(None) == option.optional
+        assert defaults[name] == (list(option.default) if isinstance(option.default, tuple) else option.default)
         if option.choices:
             assert all(build(slug, 30, **{name: choice}).config[name] == choice for choice in option.choices)
         elif option.kind is float:
             assert option.accepts(1) == option.range.holds(1), "a whole number is a number"
-    assert options_of(SYSTEMS[slug]) == {
-        n: o for n, o in declared(SYSTEMS[slug].__init__, slug).items() if n != "n_items"
-    }
 
 
 def test_messages_are_in_one_form():
@@ -99,14 +98,14 @@ def test_messages_are_in_one_form():
         ("recvae", {"gamma": NAN}, "recvae: gamma=nan: must be a number of at least 0, or None"),
         ("recvae", {"alpha": 2}, "recvae: alpha=2: must be a number from 0 to 1"),
         ("cdae", {"dropout": 1.5}, "cdae: dropout=1.5: must be a number in [0, 1)"),
-        ("vaegan-avb-d-c", {"gamma": NAN}, "vaegan-avb-d-c: gamma=nan: must be a number of at least 0, or None"),
+        ("vaegan-avb-d-c", {"gamma": NAN}, "vaegan-avb-d-c: gamma=nan: must be a number of at least 0"),
         ("hyvae", {"penalty": NAN}, "hyvae: penalty=nan: must be a number of at least 0"),
         ("vae-bmf", {"beta_u": -5}, "vae-bmf: beta_u=-5: must be a number of at least 0"),
         ("vae-bmf", {"attention": "hard"}, "vae-bmf: attention='hard': choose one of paper, softmax, or None"),
         ("autorec-i", {"items_per_batch": -1},
          "autorec-i: items_per_batch=-1: must be a whole number from 1 to 1,000,000,000"),
         ("mult-vae", {"hidden": True}, "mult-vae: hidden=True: must be a whole number from 1 to 100,000"),
-        ("ncf", {"widths": [8.5]}, "ncf: widths=[8.5]: must be a list of whole numbers from 1 to 100,000, or None"),
+        ("ncf", {"widths": [8.5]}, "ncf: widths=[8.5]: must be a list of whole numbers from 1 to 100,000"),
         ("recvae", {"alternating": 1}, "recvae: alternating=1: must be true or false"),
         ("sivae", {"layers": 0}, "sivae: layers=0: must be a whole number from 1 to 100"),
         ("hyvae", {"depth": 4}, "hyvae: depth=4: must be odd, as many layers before the code as after it"),
@@ -114,6 +113,41 @@ def test_messages_are_in_one_form():
         with pytest.raises(vc.ConfigError) as caught:
             build(slug, 30, **options)
         assert str(caught.value) == message
+
+
+def test_presets_are_settings_of_a_model_that_may_be_changed():
+    """vae-iaf is StudyVAE(posterior="iaf"): same options, its own defaults, its own name in every message and file."""
+    made, by_hand = build("vae-iaf", 30, beta=0.5), vc.models.StudyVAE(30, posterior="iaf", beta=0.5)
+    assert (made.slug, by_hand.slug) == ("vae-iaf", "study-vae") and made.config == by_hand.config
+    assert [*SYSTEMS["vae-iaf"].options] == [*SYSTEMS["study-vae"].options]
+    assert SYSTEMS["vae-iaf"].options["posterior"].default == "iaf"
+    assert SYSTEMS["study-vae"].options["posterior"].default == "gaussian"
+    for system in SYSTEMS.values():
+        assert system.settings.keys() <= system.options.keys() and system.slug == SYSTEMS[system.slug].slug
+    with pytest.raises(vc.ConfigError, match=r"^vae-iaf: posterior='flow': choose one of gaussian, iaf$"):
+        build("vae-iaf", 30, posterior="flow")
+    with pytest.raises(vc.ConfigError, match=r"^vae-iaf has no option width\. Known: latent_dim, "):
+        build("vae-iaf", 30, width=3)
+
+
+def test_meanings_are_read_from_the_docstring():
+    def f(a: int, b: int = 1, lr: float = 0.1):
+        """Do it.
+
+        Args:
+            a, b: of the two
+                sides: both.
+            lr: step size.
+
+        Raises:
+            ValueError: never.
+        """
+
+    options = declared(f, "f")
+    assert {n: o.meaning for n, o in options.items()} == {
+        "a": "of the two sides: both.", "b": "of the two sides: both.", "lr": "step size."
+    }  # fmt: skip
+    assert (options["a"].default, options["b"].default) == (None, 1)
 
 
 def test_arrays_are_refused_in_one_line():
@@ -136,27 +170,29 @@ def test_positional_arguments_and_subclasses_are_checked_alike():
     with pytest.raises(TypeError, match="unexpected keyword argument 'width'"):
         vc.models.MultVAE(30, width=3)
     assert build("ncf", 30, widths=(20, 10)).config["widths"] == [20, 10], "a tuple is a list"
-    assert Mine(30, "b", hidden=8).hidden.weight.shape == (8, 200)
+    mine = Mine(30, "b", hidden=8)
+    assert mine.decoder.hidden.weight.shape == (8, 200)
+    assert mine.config == vc.models.MultVAE(30, hidden=8).config | {"kind": "b"}, "what was handed on is kept, too"
 
 
 def test_signatures_and_copies_are_those_of_plain_python():
-    assert [*inspect.signature(vc.models.VAEIAF).parameters][:3] == ["n_items", "latent_dim", "hidden"]
+    assert [*inspect.signature(vc.models.StudyVAE).parameters][:3] == ["n_items", "latent_dim", "hidden"]
     assert [*inspect.signature(vc.fit).parameters][:3] == ["model", "split", "epochs"]
     assert vc.models.Model.__new__ is object.__new__, "Sphinx would print its signature instead of the constructor's"
     model = vc.models.MultVAE(30, latent_dim=4, hidden=8)
     twin = copy.deepcopy(model)
-    assert twin.config == model.config and torch.equal(twin.output.weight, model.output.weight)
+    assert twin.config == model.config and torch.equal(twin.decoder.output.weight, model.decoder.output.weight)
 
 
 @pytest.mark.parametrize("slug", SYSTEMS)
 def test_options_survive_a_file(slug, tmp_path):
     """config holds what was given, as given; a changed file is refused like a call."""
-    given = {"n_users": 7} if "n_users" in options_of(SYSTEMS[slug]) else {}
+    given = {"n_users": 7} if "n_users" in SYSTEMS[slug].options else {}
     given |= {"widths": [8, 4], "latent_dim": 6} if slug == "ncf" else {}
     model = build(slug, 30, **given)
     vc.save_model(model, tmp_path / "m")
     loaded = vc.load_model(tmp_path / "m")
-    assert loaded.config == model.config == {"n_items": 30} | {n: model.config[n] for n in options_of(SYSTEMS[slug])}
+    assert loaded.config == model.config == {"n_items": 30} | {n: model.config[n] for n in SYSTEMS[slug].options}
     assert given.items() <= loaded.config.items()
     model.config["n_items"] = -30
     vc.save_model(model, tmp_path / "m")
@@ -165,15 +201,11 @@ def test_options_survive_a_file(slug, tmp_path):
 
 
 def test_the_choice_of_likelihoods_is_that_of_the_maths():
-    assert set(options_of(SYSTEMS["mult-vae"])["likelihood"].choices) == {*LIKELIHOODS, "gaussian"}
-    assert set(options_of(SYSTEMS["sivae"])["likelihood"].choices) == set(LIKELIHOODS)
+    assert set(SYSTEMS["mult-vae"].options["likelihood"].choices) == {*LIKELIHOODS, "gaussian"}
+    assert set(SYSTEMS["sivae"].options["likelihood"].choices) == set(LIKELIHOODS)
 
 
-def test_settings_of_all_studies_and_kept_runs_fit():
-    for study in STUDIES.values():
-        protocol = study["protocol"].split("/")[0]
-        for slug, options in study["rows"].values():
-            assign_settings({k: v for k, v in options.items() if k != "epochs"}, slug, protocol)
+def test_settings_of_all_kept_runs_fit():
     kept = [json.loads(path.read_text()) for path in (ROOT / "book" / "results" / "measured").rglob("*.json")]
     assert kept
     for run in (run for file in kept for run in (file if isinstance(file, list) else [file])):

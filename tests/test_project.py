@@ -6,10 +6,13 @@ import shlex
 import subprocess
 import sys
 import tomllib
+from contextlib import nullcontext
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
+import typer
 import yaml
 from packaging.requirements import Requirement
 
@@ -123,10 +126,10 @@ def test_the_encoding_check_can_fail():
 
 
 def test_imports_run_downwards_only():
-    """cli > ledger, bench > experiment > training > evaluation > models, baselines > nn > maths, data."""
-    layer = {"errors": -1, "options": 0, "environment": 0, "studies": 0, "comparison": 1, "maths": 1, "data": 1, "nn": 2, "models": 3, "baselines": 4, "systems": 5,
-             "evaluation": 5, "recommending": 6, "checkpoints": 6, "explore": 7, "plots": 8, "training": 8,
-             "experiment": 9, "ledger": 10, "bench": 11, "cli": 12, "__main__": 13, "__init__": 99}  # fmt: skip
+    """cli > lab > experiment > training > evaluation > models, baselines > nn > maths, data."""
+    layer = {"errors": -1, "options": 0, "environment": 0, "maths": 1, "data": 1, "nn": 2, "models": 3, "baselines": 4, "systems": 5,
+             "evaluation": 5, "recommending": 6, "checkpoints": 6, "manifest": 7, "explore": 7, "plots": 8, "training": 8,
+             "experiment": 9, "lab": 10, "cli": 12, "__main__": 13, "__init__": 99}  # fmt: skip
     for path in (ROOT / "vaecf_lib").rglob("*.py"):
         parts = path.relative_to(ROOT / "vaecf_lib").with_suffix("").parts
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
@@ -137,6 +140,32 @@ def test_imports_run_downwards_only():
                 for name in targets:
                     if name != parts[0] and name in layer:
                         assert layer[name] < layer[parts[0]], f"{'.'.join(parts)} imports {name}"
+
+
+def imports_of(path):
+    """Yield the package's modules that a file imports, dotted, each with whether the file imports it when loaded."""
+    folder = path.relative_to(ROOT).with_suffix("").parts[:-1]
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    loaded = set(map(id, tree.body))
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            names = [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            base = ".".join([*folder[: len(folder) - node.level + 1], *filter(None, [node.module])])
+            names = [f"{base if node.level else node.module}.{alias.name}" for alias in node.names]
+        else:
+            continue
+        yield from ((name, id(node) in loaded) for name in names if name.startswith("vaecf_lib."))
+
+
+def test_the_laboratory_is_a_wing_of_its_own():
+    """Nothing outside imports it but the command line, its commands alone; and these load it only when they are called."""
+    package = ROOT / "vaecf_lib"
+    outside = [path for path in package.rglob("*.py") if path.parent != package / "lab"]
+    found = {(path.name, name) for path in outside for name, _ in imports_of(path) if "vaecf_lib.lab" in name}
+    assert found == {("cli.py", "vaecf_lib.lab.cli.app")}
+    at_once = {name for name, loaded in imports_of(package / "lab" / "cli.py") if loaded}
+    assert at_once == {"vaecf_lib.errors.ConfigError", "vaecf_lib.lab.RESULTS"}
 
 
 def test_maths_imports_torch_only():
@@ -207,9 +236,40 @@ def test_readme_examples_run_in_order(tmp_path, monkeypatch, capsys):
         assert said.out, line
 
 
+def test_the_api_pages_examples_of_training_run_in_order(tmp_path, monkeypatch):
+    """With stand-ins for TensorBoard and MLflow that are as strict as these: numbers only, no @ in MLflow's names."""
+    seen = []
+
+    def log_metrics(row, step):
+        assert all(re.fullmatch(r"[/\w.\- ]+", name) and float(value) == value for name, value in row.items())
+        seen.append(("mlflow", step))
+
+    writer = SimpleNamespace(add_scalar=lambda name, value, step: seen.append((name, float(value), step)))
+    board = SimpleNamespace(SummaryWriter=lambda folder: writer)
+    flow = SimpleNamespace(start_run=nullcontext, log_params=dict, log_metrics=log_metrics)
+    monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", board)
+    monkeypatch.setitem(sys.modules, "mlflow", flow)
+    monkeypatch.chdir(tmp_path)
+    log = vc.load_dataset("planted")
+    log = log.select(log.user < 200)
+    split = vc.split_strong(log)
+    model = vc.models.MultVAE(split.n_items, latent_dim=4, hidden=8)
+    names = {"vc": vc, "log": log, "split": split, "model": model}
+    names["run"] = vc.fit(model, split, epochs=2, progress=False)
+    page = (ROOT / "book" / "api.md").read_text(encoding="utf-8")
+    section = page[page.index("### Watch a training") : page.index("## Rating baselines")]
+    examples = re.findall(r"```python\n(.*?)```", section, re.S)
+    assert len(examples) >= 4
+    for example in examples:
+        exec(compile(re.sub(r"\b50\b", "2", example), "api.md", "exec"), names)
+    assert [entry for entry in seen if entry[0] == "mlflow"] == [("mlflow", 1), ("mlflow", 2)]
+    assert {("ndcg@100", 1), ("ndcg@100", 2)} <= {(name, step) for name, _, step in (e for e in seen if len(e) == 3)}
+    assert (tmp_path / "runs" / "final" / "manifest.json").exists()
+
+
 def test_readme_names_commands_that_exist_and_every_target():
     readme = (ROOT / "README.md").read_text(encoding="utf-8")
     targets = set(re.findall(r"^([\w-]+):", (ROOT / "Makefile").read_text(encoding="utf-8"), re.M))
     assert set(re.findall(r"make ([\w-]+)", readme)) == targets
-    commands = {c.name or c.callback.__name__ for c in cli.app.registered_commands}
+    commands = set(typer.main.get_command(cli.app).commands)
     assert set(re.findall(r"vaecf (\w+)", readme)) <= commands

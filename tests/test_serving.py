@@ -10,14 +10,14 @@ import torch
 
 import vaecf_lib as vc
 from vaecf_lib.checkpoints import load_tensors
-from vaecf_lib.systems import SYSTEMS, build, options_of
+from vaecf_lib.systems import SYSTEMS, build
 
 SMALL = {"latent_dim": 8, "hidden": 16, "widths": [8], "channels": 2, "data_dim": 4, "points": 9}
 FORMS = [(slug, {}) for slug in SYSTEMS if slug != "random"] + [("random", {}), ("random", {"ratings": True})]
 FORMS += [(slug, {"likelihood": "gaussian"}) for slug in ("mult-vae", "mult-dae", "recvae")]
 NAMES = [" ".join([slug, *map(str, options.values())]) for slug, options in FORMS]
 SAME_FOR_ALL = {"popularity"}
-TRANSDUCTIVE = {"vae-bmf", "biased-mf", "ncf", "cnn-cf", "autorec-i", "cdae", "random"}
+TRANSDUCTIVE = {"ncf", "cnn-cf", "cdae", "random"}
 
 
 @pytest.fixture(scope="module")
@@ -34,7 +34,7 @@ def train(log):
     def trained(slug, options):
         key = (slug, *options)
         if key not in kept:
-            small = {k: v for k, v in SMALL.items() if k in options_of(SYSTEMS[slug])}
+            small = {k: v for k, v in SMALL.items() if k in SYSTEMS[slug].options}
             split = splits["ratings" if build(slug, 10, **options).rates else "strong"]
             model = build(slug, split.n_items, **small, **options)
             vc.fit(model, split, epochs=1, device="cpu", progress=False)

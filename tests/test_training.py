@@ -10,6 +10,7 @@ import time
 import warnings
 from contextlib import nullcontext
 from dataclasses import replace
+from datetime import datetime
 
 import numpy as np
 import pytest
@@ -19,9 +20,10 @@ import vaecf_lib as vc
 from vaecf_lib import training
 from vaecf_lib.checkpoints import load_tensors
 from vaecf_lib.data import HeldOut, Interactions, PairSweep, RowSweep, Split
+from vaecf_lib.manifest import read_manifest
 from vaecf_lib.models import Model, Phase
-from vaecf_lib.systems import build
-from vaecf_lib.training import _Trainer
+from vaecf_lib.systems import SYSTEMS, build
+from vaecf_lib.training import Trainer
 
 
 def small(n_items, **options):
@@ -87,17 +89,17 @@ def test_step_sizes_follow_the_schedule(planted, schedule):
         """Its gradient is one everywhere, so that each of Adam's steps has the length of the step size."""
 
         def loss(self, batch, progress):
-            return self.output.bias.sum() + 0 * sum(p.sum() for p in self.parameters()), {}
+            return self.decoder.output.bias.sum() + 0 * sum(p.sum() for p in self.parameters()), {}
 
     split = vc.split_weak(planted)  # without a validation part: the last epoch is kept
     model = Slope(split.n_items, latent_dim=2, hidden=2, lr=0.01)
     options = {"batch_size": 500, "device": "cpu", "progress": False, "schedule": schedule}
     vc.fit(model, split, epochs=0, **options)
-    before = model.output.bias.detach().clone()
+    before = model.decoder.output.bias.detach().clone()
     vc.fit(model, split, epochs=2, **options)
     steps = 2 * math.ceil(split.train.n_users / 500)
     sizes = [0.5 * (1 + math.cos(math.pi * t / steps)) if schedule == "cosine" else 1.0 for t in range(steps)]
-    assert torch.allclose(before - model.output.bias, torch.full_like(before, 0.01 * sum(sizes)), rtol=1e-4)
+    assert torch.allclose(before - model.decoder.output.bias, torch.full_like(before, 0.01 * sum(sizes)), rtol=1e-4)
 
 
 @pytest.mark.parametrize("schedule", ["constant", "cosine"])
@@ -180,8 +182,8 @@ def test_a_prepared_run_is_not_written_again(split, tmp_path):
 
 def test_other_settings_are_refused(split, tmp_path):
     vc.fit(small(split.n_items), split, epochs=1, device="cpu", out=tmp_path, progress=False)
-    with pytest.raises(vc.ConfigError, match=r"other settings \(epochs: 1 there, 2 now\)"):
-        vc.fit(small(split.n_items), split, epochs=2, device="cpu", out=tmp_path, progress=False)
+    with pytest.raises(vc.ConfigError, match=r"other settings \(seed: 0 there, 1 now\)"):
+        vc.fit(small(split.n_items), split, epochs=2, seed=1, device="cpu", out=tmp_path, progress=False)
     with pytest.raises(vc.ConfigError, match="other data, or on another split"):
         other = vc.split_strong(vc.load_dataset("planted"), n_heldout=100, seed=1)
         vc.fit(small(other.n_items), other, epochs=1, device="cpu", out=tmp_path, progress=False)
@@ -238,7 +240,7 @@ def test_a_run_that_another_process_writes_is_left_alone(split, tmp_path):
 @pytest.mark.parametrize("done", [1, 2], ids=["interrupted", "finished"])
 def test_the_best_weights_of_another_run_are_not_taken(split, tmp_path, monkeypatch, done):
     """Nor written over: the refusal comes before any training."""
-    run_epoch = _Trainer.run_epoch
+    run_epoch = Trainer.run_epoch
 
     def stops(trainer):
         if trainer.epoch == done:
@@ -247,7 +249,7 @@ def test_the_best_weights_of_another_run_are_not_taken(split, tmp_path, monkeypa
 
     for seed in (0, 1):
         with monkeypatch.context() as patch, nullcontext() if done == 2 else pytest.raises(KeyboardInterrupt):
-            patch.setattr(_Trainer, "run_epoch", stops)
+            patch.setattr(Trainer, "run_epoch", stops)
             out = tmp_path / str(seed)
             vc.fit(small(split.n_items), split, epochs=2, seed=seed, device="cpu", out=out, progress=False)
     shutil.copy(tmp_path / "1" / "best.safetensors", tmp_path / "0" / "best.safetensors")
@@ -280,7 +282,7 @@ def test_other_validation_data_are_other_data(planted, tmp_path):
     log = planted.select(planted.user < 300)
     for options in ({}, {"valid": 0.15, "test": 0.05}, {"valid": 0, "test": 0.2}):
         split = vc.split_ratings(log, **options)
-        model = vc.baselines.DAECF(split.n_items, latent_dim=8)
+        model = vc.build("dae-cf", split.n_items, latent_dim=8)
         if not options:
             vc.fit(model, split, epochs=1, device="cpu", out=tmp_path, progress=False)
             continue
@@ -321,16 +323,18 @@ def test_weights_spoilt_by_the_last_update_are_never_kept(split, tmp_path):
 
         def after():
             if (tmp_path / "checkpoint.safetensors").exists():
-                model.output.weight.data[0, 0] = math.nan
+                model.decoder.output.weight.data[0, 0] = math.nan
 
         phase.after = after
         return [phase]
 
     model.phases = phases
-    with pytest.raises(vc.TrainingError, match=r"the weights output\.weight are not finite after epoch 2"):
+    with pytest.raises(vc.TrainingError, match=r"the weights decoder\.output\.weight are not finite after epoch 2"):
         vc.fit(model, split, epochs=3, device="cpu", out=tmp_path, progress=False)
     tensors, note = load_tensors(tmp_path / "checkpoint.safetensors")
-    assert note["epoch"] == 1 and all(t.isfinite().all() for n, t in tensors.items() if n.startswith("model.output"))
+    assert note["epoch"] == 1 and all(
+        t.isfinite().all() for n, t in tensors.items() if n.startswith("model.decoder.output")
+    )
 
 
 def test_warm_start_goes_on_from_the_weights(split):
@@ -349,7 +353,7 @@ class Alternating(Model):
     slug, about = "alternating", "for the tests"
 
     def __init__(self, n_items, per="epoch"):
-        super().__init__(n_items, per=per)
+        super().__init__(n_items)
         self.a, self.b = torch.nn.Parameter(torch.zeros(1)), torch.nn.Parameter(torch.zeros(1))
         self.per, self.order = per, []
 
@@ -444,10 +448,15 @@ def train(model, split, epochs, **options):
         ([{"per": "batch", "passes": 2}, {"per": "batch"}], 9),
         ([{"passes": 2}, {"per": "batch"}, {"per": "batch", "passes": 3}, {}], 6 + 3 + 9 + 3),
         ([{"sweep": "ratings"}, {"sweep": "items", "passes": 2}, {}], 4 + 2 + 3),
+        ([{"per": "batch", "sweep": "ratings"}, {"per": "batch", "sweep": "items", "passes": 2}], 4 * 3),
+        ([{"per": "batch", "sweep": "items"}, {}, {"per": "batch"}, {"per": "batch", "sweep": "items"}], 1 + 3 + 3 * 2),
     ],
 )
 def test_progress_goes_from_nothing_to_one_update_before_the_end(rated, given, updates):
-    """Annealed weights and the cosine schedule count on it: every update of every phase is the same step further."""
+    """Annealed weights and the cosine schedule count on it: every update of every phase is the same step further.
+
+    Phases that interleave run over what the first of them runs over, and so many updates they make.
+    """
     sweeps = {"ratings": PairSweep(rated.train, 2), "items": RowSweep(rated.train.transposed(), 3), None: None}
     model = Scripted([phase | {"sweep": sweeps[phase.get("sweep")]} for phase in given])
     train(model, rated, epochs=2)
@@ -598,3 +607,353 @@ def test_a_resumed_run_says_so(split, tmp_path, capsys):
     capsys.readouterr()
     vc.fit(small(split.n_items), split, epochs=2, device="cpu", out=tmp_path)
     assert capsys.readouterr().err.endswith("users kept\ngoing on after epoch 2 of 2\n")
+
+
+# --- stopping early ---------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kept", [False, True], ids=["in memory", "in a folder"])
+def test_a_callback_sees_every_epoch_and_may_stop(rated, tmp_path, kept):
+    """It is called once the epoch is validated and kept; what was best so far stays, and the folder says why."""
+    seen = []
+
+    def on_epoch(run):
+        checkpoint = load_tensors(tmp_path / "checkpoint.safetensors")[1]["epoch"] if kept else None
+        seen.append((len(run.history), run.best_epoch, run.history[-1]["rmse"], checkpoint))
+        return len(run.history) == 4
+
+    model = Scripted(levels=LEVELS)
+    run = train(model, rated, epochs=6, on_epoch=on_epoch, out=tmp_path if kept else None)
+    assert seen == [(e, min(e, 3), abs(LEVELS[e - 1] - 3), e if kept else None) for e in (1, 2, 3, 4)]
+    assert run.stopped == "on_epoch asked for it" and run.best_epoch == 3 and model.level.item() == LEVELS[2]
+    if kept:
+        (sitting,) = read_manifest(tmp_path)["sittings"]
+        assert (sitting["to_epoch"], sitting["stopped"]) == (4, run.stopped)
+
+
+def test_a_callback_that_stops_after_the_last_epoch_stops_nothing(rated):
+    run = train(Scripted(levels=LEVELS), rated, epochs=2, on_epoch=lambda run: len(run.history) == 2)
+    assert run.stopped is None
+
+
+def test_a_callback_does_not_change_the_training(split):
+    """Whatever it draws, and in whatever mode it leaves the model."""
+    models = [small(split.n_items), small(split.n_items)]
+
+    def on_epoch(run):
+        run.model.eval()
+        torch.rand(3)
+
+    for model, callback in zip(models, (None, on_epoch), strict=True):
+        vc.fit(model, split, epochs=3, device="cpu", progress=False, on_epoch=callback)
+    assert torch.equal(weights(models[0]), weights(models[1]))
+
+
+STOPS = {
+    "on_epoch": {"on_epoch": lambda run: len(run.history) == 2},
+    "stop_after": {"stop_after": 2},
+    "patience": {"patience": 1, "metric": "recall@20"},
+}
+
+
+@pytest.mark.parametrize("schedule", ["constant", "cosine"])
+@pytest.mark.parametrize("how", STOPS)
+def test_a_run_that_stopped_goes_on_as_if_it_never_had(split, tmp_path, how, schedule):
+    """Annealed weights and a cosine included: none of the ways to stop changes what an epoch does."""
+    options = {"epochs": 5, "device": "cpu", "progress": False, "schedule": schedule, "metric": "recall@20"}
+    if how == "patience" and schedule == "cosine":
+        with pytest.raises(vc.ConfigError, match="patience=1 does not fit schedule='cosine'"):
+            vc.fit(small(split.n_items), split, **(options | STOPS[how]))
+        return
+    unbroken, model = small(split.n_items, lr=0.05), small(split.n_items, lr=0.05)
+    whole = vc.fit(unbroken, split, **options)
+    stopped = vc.fit(model, split, out=tmp_path, **options | STOPS[how])
+    assert len(stopped.history) < 5 and stopped.stopped
+    resumed = vc.fit(model, split, out=tmp_path, **options)
+    assert resumed.stopped is None and resumed.best_epoch == whole.best_epoch
+    assert torch.equal(weights(model), weights(unbroken)) and resumed.curve("loss") == whole.curve("loss")
+
+
+@pytest.mark.parametrize(
+    "patience, every, epochs, best",
+    [(1, 1, 4, 3), (2, 1, 5, 3), (3, 1, 6, 3), (4, 1, 6, 3), (1, 2, 6, 4), (1, 3, 6, 3)],
+)
+def test_patience_counts_validations_since_the_best(rated, tmp_path, patience, every, epochs, best):
+    """Levels 5, 4, 3, 2.5, 1, 3.5 are at best in epoch 3; the last epoch of all is no early stop."""
+    run = train(Scripted(levels=LEVELS), rated, epochs=6, patience=patience, validate_every=every)
+    assert (len(run.history), run.best_epoch) == (epochs, best)
+    since = patience if epochs < 6 else None
+    assert run.stopped == (since and f"no better rmse in {since} validation{'s' * (since > 1)} since epoch 3")
+
+
+def test_patience_that_is_out_is_out_in_the_next_call_too(rated, tmp_path):
+    """A command called again finds its run as it left it; with more patience, or none, the run goes on."""
+    first = train(Scripted(levels=LEVELS), rated, epochs=6, patience=1, out=tmp_path)
+    before = content(tmp_path)
+    again = train(Scripted(levels=LEVELS), rated, epochs=6, patience=1, out=tmp_path)
+    assert again.stopped == first.stopped and len(again.history) == 4 and content(tmp_path) == before
+    assert len(train(Scripted(levels=LEVELS), rated, epochs=6, patience=3, out=tmp_path).history) == 6
+
+
+def test_without_validation_nobody_runs_out_of_patience(rated):
+    run = train(Scripted(levels=LEVELS), replace(rated, valid=None), epochs=6, patience=1)
+    assert run.best_epoch == 6 and run.stopped is None
+
+
+def test_stop_after_makes_the_first_epochs_of_a_longer_training(split):
+    """What is annealed runs over the training that was planned, not over what is made of it."""
+    states = []
+    part, whole = small(split.n_items, anneal=1.0), small(split.n_items, anneal=1.0)
+    vc.fit(part, split, epochs=9, stop_after=2, device="cpu", progress=False)
+    vc.fit(whole, split, epochs=9, device="cpu", progress=False, on_epoch=lambda run: states.append(weights(run.model)))
+    assert torch.equal(weights(part), states[1])
+    run = vc.fit(part, split, epochs=2, stop_after=7, device="cpu", progress=False)
+    assert len(run.history) == 2 and run.stopped is None
+
+
+def test_stopped_before_the_first_epoch_a_run_is_prepared_and_can_go_on(rated, tmp_path):
+    run = train(Scripted(levels=LEVELS), rated, epochs=2, stop_after=0, out=tmp_path)
+    assert (run.best_epoch, run.best, run.stopped) == (0, {}, "stop_after=0 of 2 epochs")
+    assert load_tensors(tmp_path / "best.safetensors")[0]["level"].item() == 3.0
+    assert len(train(Scripted(levels=LEVELS), rated, epochs=2, out=tmp_path).history) == 2
+
+
+def test_an_early_end_is_printed(rated, capsys):
+    vc.fit(Scripted(levels=LEVELS), rated, epochs=6, batch_size=2, patience=1, device="cpu")
+    assert capsys.readouterr().err.endswith("stopped after epoch 4: no better rmse in 1 validation since epoch 3\n")
+
+
+# --- more epochs for a run that is there ------------------------------------------------------------------------------
+
+TINY = {"latent_dim": 4, "hidden": 6, "code": 6, "critic_hidden": 4, "noise_dim": 4, "points": 3, "channels": 2}
+
+
+@pytest.fixture(scope="module")
+def tiny_splits(planted):
+    log = planted.select((planted.user < 300) & (planted.item < 100))
+    return {"clicks": vc.split_strong(log, n_heldout=20), "ratings": vc.split_ratings(log)}
+
+
+def tiny(slug, splits, **options):
+    """Return a small system and the split that it can be trained on."""
+    known = build(slug, 1).config
+    options = {n: v for n, v in (TINY | options).items() if n in known and (n not in TINY or isinstance(known[n], int))}
+    split = splits["ratings" if build(slug, 1).rates else "clicks"]
+    return build(slug, split.n_items, **options), split
+
+
+@pytest.mark.parametrize("slug", SYSTEMS)
+def test_more_epochs_end_with_the_weights_of_an_unbroken_run(tiny_splits, tmp_path, slug):
+    """Of every system, where nothing is annealed; and where something is, the run is refused and left as it is."""
+    options = {"batch_size": 100, "device": "cpu", "progress": False}
+    unbroken, split = tiny(slug, tiny_splits, anneal=0.0)
+    whole = vc.fit(unbroken, split, epochs=3, **options)
+    model, _ = tiny(slug, tiny_splits, anneal=0.0)
+    for epochs in (1, 3):
+        run = vc.fit(model, split, epochs=epochs, out=tmp_path / "exact", **options)
+    assert run.curve("loss") == whole.curve("loss") and run.best_epoch == whole.best_epoch
+    for (name, ours), theirs in zip(model.state_dict().items(), unbroken.state_dict().values(), strict=True):
+        assert torch.equal(ours, theirs), name
+    model, _ = tiny(slug, tiny_splits, anneal=0.5)
+    if model.anneals:
+        vc.fit(model, split, epochs=1, out=tmp_path / "annealed", **options)
+        before = content(tmp_path / "annealed")
+        with pytest.raises(vc.ConfigError, match=r"epochs: 1 there, 2 now.*anneals a weight of its loss"):
+            vc.fit(model, split, epochs=2, out=tmp_path / "annealed", **options)
+        assert content(tmp_path / "annealed") == before
+
+
+@pytest.mark.parametrize("options", [{}, {"anneal": 0.0}, {"anneal": 0.5, "beta": 0.0}, {"anneal": 0.5, "gamma": None},
+                                     {"anneal": 0.5, "alpha": 0.0}, {"anneal": 0.5}])  # fmt: skip
+def test_a_system_anneals_if_its_losses_read_progress(tiny_splits, options):
+    """What ``anneals`` says of every system decides whether a run of it may be extended."""
+    for slug in SYSTEMS:
+        if slug.startswith("vaegan") and options.get("gamma", 0) is None:
+            continue  # of which gamma is another weight
+        model, split = tiny(slug, tiny_splits, **options)
+        model.train()
+        trainer = Trainer(model, split, batch_size=100, device="cpu")
+        reads = False
+        for phase in trainer.phases:
+            batch = next((phase.sweep or RowSweep(split.train)).shuffled(100))
+            losses = []
+            for progress in (0.0, 0.1, 0.49, 1.0):
+                torch.manual_seed(0)
+                losses.append(phase.loss(batch, progress)[0].item())
+            reads |= len(set(losses)) > 1
+        assert model.anneals == reads or (slug == "deepae" and not reads), (slug, options)
+
+
+@pytest.mark.parametrize("sittings", [(5,), (3, 5)])
+def test_an_annealed_run_is_extended_only_on_demand(rated, tmp_path, sittings):
+    """What is annealed then stays at its last value, in however many sittings; the manifest says so."""
+
+    class Anneals(Scripted):
+        anneals = True
+
+    train(Anneals(), rated, epochs=2, out=tmp_path)
+    before = content(tmp_path)
+    with pytest.raises(vc.ConfigError, match=r"epochs: 2 there, 5 now.*extend=True \(--extend\)"):
+        train(Anneals(), rated, epochs=5, out=tmp_path)
+    assert content(tmp_path) == before
+    updates = []
+    for stop_after in sittings:
+        model = Anneals()
+        run = train(model, rated, epochs=5, extend=True, stop_after=stop_after, out=tmp_path)
+        updates += [progress for progress, _ in model.updates]
+        extended = read_manifest(tmp_path)["sittings"][-1]["extended"]
+        assert extended.startswith("begun with epochs=2, and not what epochs=5 in one go would be: scripted anneals")
+    assert updates == [1.0] * 9 and len(run.history) == 5
+    for epochs, reason in ((5, "epochs: 2 there, 5 now"), (2, "is past epoch 2, at epoch 5")):
+        with pytest.raises(vc.ConfigError, match=reason):
+            train(Anneals(), rated, epochs=epochs, out=tmp_path)
+
+
+def test_an_annealed_run_that_stopped_early_anneals_on_as_planned(rated, tmp_path):
+    """Extended before its planned end, it first comes to that."""
+
+    class Anneals(Scripted):
+        anneals = True
+
+    train(Anneals(), rated, epochs=2, stop_after=1, out=tmp_path)
+    model = Anneals()
+    train(model, rated, epochs=3, extend=True, out=tmp_path)
+    assert [progress for progress, _ in model.updates] == [3 / 6, 4 / 6, 5 / 6, 1.0, 1.0, 1.0]
+
+
+@pytest.mark.parametrize("extend", [False, True])
+def test_a_cosine_has_one_end(split, tmp_path, extend):
+    options = {"device": "cpu", "progress": False, "schedule": "cosine", "out": tmp_path, "extend": extend}
+    vc.fit(small(split.n_items, anneal=0.0), split, epochs=1, **options)
+    with pytest.raises(vc.ConfigError, match=r"fall along a cosine.*Give another folder to train anew$"):
+        vc.fit(small(split.n_items, anneal=0.0), split, epochs=2, **options)
+
+
+def test_an_epoch_that_was_validated_only_as_the_last_is_not_forgotten(rated, tmp_path):
+    """Every second epoch counts, and the third did as the last: in a run of six it would not have."""
+    train(Scripted(levels=LEVELS), rated, epochs=3, validate_every=2, out=tmp_path)
+    with pytest.raises(vc.ConfigError, match="epoch 3 was validated out of turn"):
+        train(Scripted(levels=LEVELS[3:]), rated, epochs=6, validate_every=2, out=tmp_path)
+    run = train(Scripted(levels=LEVELS[3:]), rated, epochs=6, validate_every=2, out=tmp_path, extend=True)
+    assert run.best_epoch == 3 and [row["epoch"] for row in run.history if "rmse" in row] == [2, 3, 4, 6]
+
+
+def test_fewer_epochs_than_planned_are_the_run_of_so_many(split, tmp_path):
+    """Stopped at 2 of 9 and then wanted for 3; never for less than it has done."""
+    options = {"device": "cpu", "progress": False}
+    unbroken, model = small(split.n_items, anneal=0.0), small(split.n_items, anneal=0.0)
+    vc.fit(unbroken, split, epochs=3, **options)
+    vc.fit(model, split, epochs=9, stop_after=2, out=tmp_path, **options)
+    vc.fit(model, split, epochs=3, out=tmp_path, **options)
+    assert torch.equal(weights(model), weights(unbroken))
+    with pytest.raises(vc.ConfigError, match=r"is past epoch 2, at epoch 3"):
+        vc.fit(model, split, epochs=9, stop_after=2, out=tmp_path, **options)
+
+
+# --- the manifest -----------------------------------------------------------------------------------------------------
+
+
+def test_the_manifest_says_what_was_trained_when_and_where(split, tmp_path):
+    vc.fit(small(split.n_items), split, epochs=3, seed=7, stop_after=1, device="cpu", out=tmp_path, progress=False)
+    vc.fit(small(split.n_items), split, epochs=3, seed=7, device="cpu", out=tmp_path, progress=False)
+    before = (tmp_path / "manifest.json").read_bytes()
+    vc.fit(small(split.n_items), split, epochs=3, seed=7, device="cpu", out=tmp_path, progress=False)
+    assert (tmp_path / "manifest.json").read_bytes() == before, "a call that trained nothing is no sitting"
+    manifest = read_manifest(tmp_path)
+    assert (manifest["model"], manifest["seed"], manifest["config"]["latent_dim"]) == ("mult-vae", 7, 8)
+    assert manifest["train_sha256"] == split.train.sha256 and manifest["split"] == split.source
+    first, second = manifest["sittings"]
+    assert [(s["from_epoch"], s["to_epoch"]) for s in (first, second)] == [(0, 1), (1, 3)]
+    assert (first["stopped"], second["stopped"]) == ("stop_after=1 of 3 epochs", None)
+    for sitting in (first, second):
+        assert sitting["command"] is None and sitting["device"] == "cpu" and sitting["threads"] == 1
+        assert sitting["versions"]["torch"] == torch.__version__ and sitting["platform"]
+        started, finished = (datetime.fromisoformat(sitting[name]) for name in ("started", "finished"))
+        assert started <= finished and started.utcoffset().total_seconds() == 0
+
+
+def test_a_sitting_that_was_cut_off_is_told_from_one_that_ended(rated, tmp_path):
+    class Killed(Scripted):
+        def after(self):
+            super().after()
+            if self.level.item() == 2.5:
+                raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        train(Killed(levels=LEVELS), rated, epochs=5, out=tmp_path)
+    (sitting,) = read_manifest(tmp_path)["sittings"]
+    assert (sitting["finished"], sitting["to_epoch"]) == (None, None)
+    train(Scripted(levels=LEVELS[3:]), rated, epochs=5, out=tmp_path)
+    cut, ended = read_manifest(tmp_path)["sittings"]
+    assert (cut["finished"], cut["to_epoch"]) == (None, 3) and ended["finished"] and ended["to_epoch"] == 5
+
+
+@pytest.mark.parametrize("text", ["", "{}", "[]", "7", '{"sittings": []}', '{"sittings": [1]}', '{"sittings": "no"}'])
+def test_a_damaged_manifest_is_refused_before_anything_is_trained(rated, tmp_path, text):
+    train(Scripted(levels=LEVELS), rated, epochs=3, stop_after=1, out=tmp_path)
+    (tmp_path / "manifest.json").write_text(text)
+    before = content(tmp_path)
+    with pytest.raises(vc.DataError, match=r"manifest\.json: damaged"):
+        train(Scripted(levels=LEVELS), rated, epochs=3, out=tmp_path)
+    assert content(tmp_path) == before
+    (tmp_path / "manifest.json").unlink()
+    train(Scripted(levels=LEVELS), rated, epochs=3, out=tmp_path)
+    assert [s["from_epoch"] for s in read_manifest(tmp_path)["sittings"]] == [1]
+
+
+def test_a_checkpoint_of_an_older_version_is_refused(split, tmp_path):
+    vc.fit(small(split.n_items), split, epochs=1, device="cpu", out=tmp_path, progress=False)
+    tensors, note = load_tensors(tmp_path / "checkpoint.safetensors")
+    del tensors["done.epochs"]
+    training.save_tensors(tmp_path / "checkpoint.safetensors", tensors, note)
+    with pytest.raises(vc.DataError, match="written by an older version"):
+        vc.fit(small(split.n_items), split, epochs=1, device="cpu", out=tmp_path, progress=False)
+
+
+# --- a loop of one's own ----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("slug", ["mult-vae", "recvae", "vaegan-avb-d", "biased-mf", "vae-bmf"])
+def test_a_loop_over_updates_is_what_fit_does(tiny_splits, slug):
+    """Several phases, sweeps over ratings and blocks; with what an own loop may do between two updates."""
+    model, split = tiny(slug, tiny_splits)
+    own, _ = tiny(slug, tiny_splits)
+    split = replace(split, valid=None)
+    vc.fit(model, split, epochs=2, batch_size=40, device="cpu", progress=False)
+    torch.manual_seed(0)
+    trainer = vc.Trainer(own, split, epochs=2, batch_size=40, device="cpu")
+    assert trainer.progress == 0
+    for _ in range(2):
+        for phase, batch in trainer.updates():
+            terms = trainer.step(batch, phase)
+            assert math.isfinite(terms["loss"]) and not terms["loss"].requires_grad
+            own.eval()
+    assert trainer.epoch == 2 and trainer.progress == 1 and trainer.steps == 2 * trainer.updates_per_epoch
+    for (name, ours), theirs in zip(own.state_dict().items(), model.state_dict().values(), strict=True):
+        assert torch.equal(ours, theirs), name
+
+
+def test_one_step_is_one_update_of_one_phase(split):
+    model = Alternating(split.n_items)
+    trainer = vc.Trainer(model, split, epochs=1, device="cpu")
+    batch = split.train.rows(torch.arange(3))
+    trainer.step(batch)
+    assert "".join(model.order) == "a" and model.a.item() != 0 and model.b.item() == 0 and trainer.steps == 1
+    assert set(trainer.step(batch, 1)) == {"loss"} and "".join(model.order) == "ab" and model.b.item() != 0
+    with pytest.raises(vc.ConfigError, match="Trainer: batch_size=0: must be a whole number"):
+        vc.Trainer(model, split, batch_size=0)
+    with pytest.raises(vc.ConfigError, match=r"build it with n_items=split\.n_items"):
+        vc.Trainer(small(7), split)
+
+
+def test_a_state_brings_a_trainer_to_where_another_was(split):
+    torch.manual_seed(3)
+    first = vc.Trainer(small(split.n_items), split, epochs=4, device="cpu")
+    first.run_epoch()
+    state = {name: tensor.clone() for name, tensor in first.state().items()}
+    rows = [first.run_epoch() for _ in range(2)]
+    second = vc.Trainer(small(split.n_items), split, epochs=4, device="cpu")
+    second.load_state(state)
+    assert (second.epoch, second.steps) == (1, second.updates_per_epoch)
+    assert [second.run_epoch() for _ in range(2)] == rows
+    assert torch.equal(weights(first.model), weights(second.model)) and second.epoch == 3

@@ -24,20 +24,25 @@ from .data import (
 from .errors import ConfigError, DataError, TrainingError, VaecfError
 from .evaluation import Estimate, evaluate
 from .recommending import Recommendation, recommend
-from .training import Run, fit
+from .systems import SYSTEMS, System, build, register
+from .training import Run, Trainer, fit
 
 __version__ = "0.1.0"
 
 __all__ = [
+    "SYSTEMS",
     "ConfigError",
     "DataError",
     "Estimate",
     "RatingLog",
     "Recommendation",
     "Run",
+    "System",
+    "Trainer",
     "TrainingError",
     "VaecfError",
     "baselines",
+    "build",
     "data",
     "evaluate",
     "fit",
@@ -49,6 +54,7 @@ __all__ = [
     "read_own_file",
     "recommend",
     "refit_split",
+    "register",
     "save_model",
     "split_all",
     "split_leave_one_out",

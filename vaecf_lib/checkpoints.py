@@ -38,7 +38,7 @@ def write_atomically(path: str | Path, write) -> None:
 
 def write_json(path: str | Path, value: Any) -> None:
     """Write ``value`` as JSON, atomically."""
-    text = json.dumps(value, indent=1, ensure_ascii=False) + "\n"
+    text = json.dumps(value, indent=1, ensure_ascii=False, default=plain) + "\n"
     # A file's name that the locale cannot read holds half characters, which JSON knows as escapes.
     write_atomically(path, lambda p: p.write_text(text, encoding="utf-8", errors="backslashreplace"))
 

@@ -4,20 +4,24 @@ from __future__ import annotations
 
 import inspect
 import json
-import re
+import shlex
 import sys
+import textwrap
 import warnings
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from . import data, ledger
+from . import data, environment
 from .checkpoints import load_model
 from .errors import ConfigError, DataError, VaecfError
 from .experiment import PROTOCOLS, assign_settings, cuts_of, run_experiment
+from .lab.cli import app as laboratory
 from .recommending import recommend as recommend_items
-from .systems import SYSTEMS, build, options_of
+from .systems import SYSTEMS
+
+PATIENCE = 20  # validations; `vaecf fit hyvae --dataset douban` is best at epoch 5 of 50
 
 app = typer.Typer(add_completion=False, help=__doc__, pretty_exceptions_enable=False)
 
@@ -40,9 +44,11 @@ def models(
         for name, cls in SYSTEMS.items():
             typer.echo(f"{name:15s} {cls.about}")
         return
-    defaults = build(slug, n_items=1).config  # a preset's own values, too, which its signature leaves at None
-    for name, option in options_of(SYSTEMS[slug]).items():
-        typer.echo(f"{name:17s} {json.dumps(defaults[name]):15s} {option}")
+    if slug not in SYSTEMS:
+        raise ConfigError(f"unknown model {slug!r}. Known: {', '.join(SYSTEMS)}")
+    for name, option in SYSTEMS[slug].options.items():
+        typer.echo(f"{name:17s} {json.dumps(option.default):15s} {option}")
+        typer.echo(textwrap.fill(option.meaning, 118, initial_indent=" " * 34, subsequent_indent=" " * 34))
 
 
 def _parse_value(text: str) -> Any:
@@ -123,6 +129,19 @@ def fit(
         typer.Option("--set", help="key=value for the split, the model or the training; repeatable"),
     ] = None,
     out: Annotated[Path | None, typer.Option(help="folder of the run; resumes what it holds")] = None,
+    patience: Annotated[
+        int | None,
+        typer.Option(
+            help=f"stop after so many validations without a new best; 0: never. Default {PATIENCE}, with "
+            "schedule=cosine 0"
+        ),
+    ] = None,
+    extend: Annotated[
+        bool, typer.Option("--extend", help="give a run more epochs even if what it anneals is over")
+    ] = False,
+    refit: Annotated[
+        bool, typer.Option("--refit", help="then train anew on everything, as many epochs as were best, for serving")
+    ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="print one JSON object and nothing else to stdout")] = False,
 ) -> None:
     """Train a system, evaluate it on the test part, print the metrics."""
@@ -131,6 +150,8 @@ def fit(
     if dataset and columns:
         raise ConfigError("--columns names the columns of your own file, and --dataset is another one")
     given = _settings(settings)
+    if patience is None:
+        patience = 0 if given.get("schedule") == "cosine" else PATIENCE
     if dataset:
         protocol = protocol or "strong"
         assign_settings(given, model, protocol)  # an unknown name should not wait for the data
@@ -149,6 +170,9 @@ def fit(
         metrics=None if metrics is None else tuple(metrics.split(",")),
         settings=given,
         out=out,
+        patience=patience or None,
+        extend=extend,
+        refit=refit,
     )
     if as_json:
         typer.echo(json.dumps(result))
@@ -185,60 +209,7 @@ def recommend(
         typer.echo(f"{rank}\t{items.ids[entry.item]}\t{entry.title or ''}\t{entry.score:.4f}")
 
 
-def _seeds(text: str) -> list[int]:
-    try:
-        return [int(seed) for seed in text.split(",")]
-    except ValueError as error:
-        raise ConfigError(f"--seeds {text!r}: write whole numbers with commas between, as 0,1,2") from error
-
-
-@app.command()
-def reproduce(
-    paper: Annotated[str, typer.Argument(help="recvae, sivae, hyvae, vaegan, vae_bmf; or book for our own studies")],
-    table: Annotated[str, typer.Argument(help="the table's number as printed, or the study's name")],
-    dataset: Annotated[str | None, typer.Option(help="one data set instead of all in the table")] = None,
-    models: Annotated[
-        str | None, typer.Option(help="slugs, or rows of a study; commas between, without spaces")
-    ] = None,
-    seeds: Annotated[str, typer.Option(help="comma-separated")] = "0,1,2",
-    epochs: int = 100,
-    device: str = "auto",
-    results: Annotated[Path, typer.Option(help="folder of reported.json and measured/")] = ledger.RESULTS,
-) -> None:
-    """Run the systems of one of the papers' tables and keep the results for the ledger."""
-    ledger.reproduce(
-        paper,
-        table,
-        dataset=dataset,
-        models=re.split(",(?! )", models) if models else None,  # a row's own name may hold ", "
-        seeds=_seeds(seeds),
-        epochs=epochs,
-        device=device,
-        folder=results,
-    )
-
-
-@app.command(name="ledger")
-def show_ledger(
-    results: Annotated[Path, typer.Option(help="folder of reported.json and measured/")] = ledger.RESULTS,
-) -> None:
-    """Print how many of the papers' numbers are measured, and where ours differ."""
-    typer.echo(ledger.summary(results))
-
-
-@app.command()
-def bench(
-    against: Annotated[list[str] | None, typer.Option(help="a peer: dense (repeatable)")] = None,
-    users: int = 20_000,
-    items: int = 20_108,
-    pairs: Annotated[int, typer.Option(help="paired runs")] = 5,
-    threads: int = 1,
-    growth: Annotated[bool, typer.Option(help="also time half, one and two times the users and items")] = False,
-) -> None:
-    """Measure Mult-VAE's speed and peak memory on a synthetic matrix, beside its floor and peers."""
-    from . import bench as benchmark
-
-    typer.echo(json.dumps(benchmark.run(users, items, pairs, threads, against or [], growth), indent=1))
+app.add_typer(laboratory)
 
 
 def _line(error: Exception) -> str | None:
@@ -262,6 +233,7 @@ def main() -> None:
     warnings.showwarning = lambda message, *_: print(f"warning: {message}", file=sys.stderr)
     if len(sys.argv) == 1:
         sys.argv.append("--help")
+    environment.command = shlex.join(["vaecf", *sys.argv[1:]])
     try:
         code = app(standalone_mode=False)
     except typer.Abort:  # Ctrl-C
@@ -273,6 +245,8 @@ def main() -> None:
             raise
         print(f"error: {line}", file=sys.stderr)
         sys.exit(2)
+    finally:
+        environment.command = None
     sys.exit(code)
 
 

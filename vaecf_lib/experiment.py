@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Iterable
 from functools import partial
 from pathlib import Path
@@ -12,8 +13,9 @@ from .checkpoints import write_json
 from .data import RatingLog, Split
 from .errors import ConfigError
 from .evaluation import Estimate, check_metrics, evaluate
+from .manifest import read_manifest
 from .options import Option, declared
-from .systems import SYSTEMS, build, options_of
+from .systems import SYSTEMS, build
 from .training import fit, peak_memory_mb
 
 PROTOCOLS = {
@@ -32,6 +34,7 @@ METRICS = {
 }  # where ratings are to be found, systems that predict them are measured as under ratings, the others as under strong
 # Options of fit() that have no flag of their own on the command line.
 FIT_OPTIONS = ("metric", "precision", "validate_every", "schedule")
+REFIT = "refit"  # folder, in a run's own, of what was trained anew on everything
 
 
 def split_options(protocol: str) -> dict[str, Option]:
@@ -78,7 +81,7 @@ def assign_settings(settings: dict[str, Any], slug: str, protocol: str) -> tuple
         raise ConfigError(f"unknown model {slug!r}. Known: {', '.join(SYSTEMS)}")
     of_split, cut = split_options(protocol), PROTOCOLS[protocol].__name__
     of_fit = {name: option for name, option in declared(fit, "fit").items() if name in FIT_OPTIONS}
-    of_model = {name: option for name, option in options_of(SYSTEMS[slug]).items() if name != "n_users"}  # the data's
+    of_model = {name: option for name, option in SYSTEMS[slug].options.items() if name != "n_users"}  # the data's
     takers = {cut: of_split, slug: of_model, "fit": of_fit}
     dealt: dict[str, dict[str, Any]] = {taker: {} for taker in takers}
     for key, value in settings.items():
@@ -107,12 +110,26 @@ def run_experiment(
     settings: dict[str, Any] | None = None,
     out: Path | None = None,
     progress: bool = True,
+    patience: int | None = None,
+    extend: bool = False,
+    refit: bool = False,
 ) -> tuple[dict[str, Any], dict[str, Estimate]]:
     """Split, train, evaluate on the test part; return the JSON-ready result and the estimates.
 
     ``settings`` go to whichever of split, model or training has an option of that name. With ``out`` the run is
-    kept there: checkpoint, best model with the items' ids, result.
+    kept there: checkpoint, best model with the items' ids, result. ``patience`` and ``extend`` are those of
+    :func:`fit`. With ``refit`` the system is trained once more, on everything that the split kept, for the number of
+    epochs that was best, and kept in the folder ``refit`` of the run's own; the result's metrics are of the run before.
+
+    Raises:
+        ConfigError: an option, system or protocol is unknown or does not fit; or ``refit`` without ``out``, or with
+            ``extend``.
     """
+    if refit and (out is None or extend):
+        why = (
+            "has no folder to be kept in: give out (--out)" if out is None else "cannot repeat a run that was extended"
+        )
+        raise ConfigError(f"refit {why}")
     of_split, of_model, of_fit = assign_settings(settings or {}, slug, protocol)
     split = PROTOCOLS[protocol](log, **of_split)
     model = build(slug, split.n_items, **of_model)
@@ -122,17 +139,8 @@ def run_experiment(
         usual = METRICS["ratings" if model.rates else "strong"]
     metrics = metrics or usual
     check_metrics(model, split.test, metrics)  # not only after the training
-    run = fit(
-        model,
-        split,
-        epochs=epochs,
-        batch_size=batch_size,
-        seed=seed,
-        device=device,
-        out=out,
-        progress=progress,
-        **of_fit,
-    )
+    training = {"epochs": epochs, "batch_size": batch_size, "seed": seed, "device": device, "progress": progress}
+    run = fit(model, split, out=out, patience=patience, extend=extend, **training, **of_fit)
     estimates = evaluate(model, split.test, metrics, batch_size)
     result = {
         "model": slug,
@@ -148,6 +156,7 @@ def run_experiment(
         "seconds_per_epoch": run.seconds_per_epoch if run.history else None,
         "epochs": len(run.history),
         "best_epoch": run.best_epoch,
+        "stopped": run.stopped,
         "seed": seed,
         "device": run.device,
         "peak_memory_mb": round(peak_memory_mb(run.device), 1),
@@ -157,4 +166,32 @@ def run_experiment(
     }
     if out is not None:
         write_json(out / "result.json", result)
+    if refit:
+        result["refit"] = _refit(log, split, slug, of_model, out, run.best_epoch, training | of_fit)
+        write_json(out / "result.json", result)
+    elif out is not None and (out / REFIT).exists():
+        done = read_manifest(out / REFIT).get("sittings", [{}])[-1].get("to_epoch")
+        if done != run.best_epoch:
+            warnings.warn(f"{out / REFIT} is of epoch {done}, and {run.best_epoch} is the best now: add --refit")
     return result, estimates
+
+
+def _refit(
+    log: RatingLog, split: data.Split, slug: str, of_model: dict, out: Path, best_epoch: int, training: dict
+) -> dict[str, Any]:
+    """Train a system on all that ``split`` kept for ``best_epoch`` epochs, keep it in ``out``'s own folder for that."""
+    everything = data.refit_split(log, split)
+    # The folder has its name only while it is whole: nobody is served by a system that is half trained.
+    part = out / f"{REFIT}.part"
+    if (out / REFIT).exists():
+        (out / REFIT).rename(part)
+    run = fit(build(slug, everything.n_items, **of_model), everything, out=part, stop_after=best_epoch, **training)
+    part.rename(out / REFIT)
+    return {
+        "folder": REFIT,
+        "epochs": len(run.history),
+        "users": everything.train.n_users,
+        "items": everything.n_items,
+        "interactions": everything.train.nnz,
+        "metrics": "those of the run before: nothing is left to test this one on",
+    }

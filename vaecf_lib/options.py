@@ -1,7 +1,8 @@
-"""Options of systems, splits and training: read off a plain signature and checked in one place.
+"""Options of systems, splits and training: declared once, by a plain signature and its docstring, and checked here.
 
 An argument's annotation gives its type and, as ``Literal``, its choices; RANGES gives, by its name, the numbers it may
-be.
+be; the docstring's ``Args`` say what it means. Checks, ``config``, ``--set``, ``vaecf models SLUG`` and the API page
+follow from these.
 """
 
 from __future__ import annotations
@@ -85,7 +86,8 @@ RANGES: dict[str, Range] = {
     "critic_lr": _POSITIVE,
     "epochs": Range(0, 10**9),
     **dict.fromkeys(("batch_size", "per_batch", "items_per_batch", "users_per_block", "items_per_block"), _COUNT),
-    "validate_every": _COUNT,
+    **dict.fromkeys(("validate_every", "patience"), _COUNT),
+    "stop_after": Range(0, 10**9),
     "seed": Range(0, 2**63 - 1),
     # splits
     "n_heldout": _COUNT,
@@ -95,18 +97,24 @@ RANGES: dict[str, Range] = {
     **{f"split_{name}.seed": _NUMPY_SEED for name in ("strong", "weak", "ratings", "leave_one_out")},
 }
 
-_NOUNS = {int: "a whole number", float: "a number", list[int]: "a list of whole numbers"}
+_NUMBERS = tuple[int, ...]
+_NOUNS = {int: "a whole number", float: "a number", _NUMBERS: "a list of whole numbers"}
 _KINDS = (*_NOUNS, bool, str)
 
 
 @dataclass(frozen=True)
 class Option:
-    """What one argument may be: of ``kind`` int, float, bool, str or list[int], among ``choices`` or in ``range``."""
+    """What an argument may be: of ``kind`` int, float, bool, str or tuple[int, ...], among ``choices`` or in ``range``.
+
+    ``default`` is None where there is none; ``meaning`` is what the docstring says of it.
+    """
 
     kind: Any
     choices: tuple[str, ...]
     range: Range
     optional: bool
+    default: Any = None
+    meaning: str = ""
 
     def accepts(self, value: Any) -> bool:
         """Tell whether the argument may be ``value``; a whole number is a number, true and false are not."""
@@ -117,7 +125,7 @@ class Option:
         if self.kind in (bool, str):
             return isinstance(value, self.kind)
         numbers = (value,)
-        if self.kind == list[int]:
+        if self.kind == _NUMBERS:
             if not isinstance(value, list | tuple):
                 return False
             numbers = value
@@ -140,13 +148,33 @@ class Option:
             raise ConfigError(f"{subject}: {name}={shown}: {'choose' if self.choices else 'must be'} {self}")
 
 
-def declared(function: Callable, subject: str) -> dict[str, Option]:
+def meanings(doc: str | None) -> dict[str, str]:
+    """Return what a docstring's ``Args`` say of each argument; several share one, as in ``mu, sigma: of the prior``."""
+    _, _, arguments = inspect.cleandoc(doc or "").partition("Args:\n")
+    texts: dict[str, str] = {}
+    names: list[str] = []
+    for line in arguments.splitlines():
+        if line and not line.startswith(" "):
+            break  # the next part of the docstring
+        head, colon, text = line.strip().partition(": ")
+        entry = len(line) - len(line.lstrip()) == 4
+        if entry and colon:
+            names = head.split(", ")
+            texts |= dict.fromkeys(names, text)
+        elif line:
+            texts |= {name: f"{texts[name]} {line.strip()}" for name in names}
+    return texts
+
+
+def declared(function: Callable, subject: str, doc: str | None = None) -> dict[str, Option]:
     """Return the options among a function's arguments: those that are annotated with a kind that :class:`Option` has.
 
-    ``subject``, a system's slug or a function's name, is looked up in RANGES before the name alone.
+    ``subject``, a system's slug or a function's name, is looked up in RANGES before the name alone. ``doc`` is the
+    docstring that says what they mean; None: the function's own.
     """
     hints, options = get_type_hints(function), {}
-    for name in inspect.signature(function).parameters:
+    texts = meanings(function.__doc__ if doc is None else doc)
+    for name, parameter in inspect.signature(function).parameters.items():
         hint = hints.get(name)
         members = get_args(hint) if get_origin(hint) in (Union, UnionType) else (hint,)
         kind, *others = [member for member in members if member is not NoneType] or [None]
@@ -154,7 +182,8 @@ def declared(function: Callable, subject: str) -> dict[str, Option]:
         kind = str if choices else kind
         if kind in _KINDS and not others:
             allowed = RANGES.get(f"{subject}.{name}") or RANGES.get(name, _ANY)
-            options[name] = Option(kind, choices, allowed, NoneType in members)
+            default = None if parameter.default is parameter.empty else parameter.default
+            options[name] = Option(kind, choices, allowed, NoneType in members, default, texts.get(name, ""))
     return options
 
 
@@ -172,11 +201,12 @@ def check_call(subject: str, function: Callable, arguments: tuple, keywords: dic
 
 
 def checked(function: Callable) -> Callable:
-    """Decorate a function so that each call checks its options first, as :func:`check_call` does."""
+    """Decorate a function or an ``__init__`` so that each call checks its options first, as :func:`check_call` does."""
+    *_, subject = function.__qualname__.removesuffix(".__init__").split(".")
 
     @functools.wraps(function)
     def call(*arguments, **keywords):
-        check_call(function.__name__, function, arguments, keywords)
+        check_call(subject, function, arguments, keywords)
         return function(*arguments, **keywords)
 
     return call

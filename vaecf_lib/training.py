@@ -1,4 +1,4 @@
-"""The one training loop: phases, validation, selection of the best epoch, checkpoints, resume."""
+"""The one training loop: phases, validation, selection of the best epoch, checkpoints, resume, extension."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ import json
 import math
 import sys
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -19,22 +19,28 @@ from torch import Tensor
 
 from .checkpoints import load_tensors, save_model, save_tensors, write_json
 from .data import RowSweep, Split, Sweep
-from .environment import in_kernel
+from .environment import describe, in_kernel
 from .errors import ConfigError, DataError, TrainingError
 from .evaluation import check_metrics, evaluate, parse_metric
+from .manifest import MANIFEST, close_sitting, open_sitting
 from .models.base import Model, Phase
 from .options import checked, plain
 
 
 @dataclass
 class Run:
-    """What :func:`fit` did. ``history``: one dict an epoch (loss, its terms, the validation metric, seconds)."""
+    """What :func:`fit` did, or has done so far.
+
+    ``history``: one dict an epoch (loss, its terms, the validation metric, seconds) · ``stopped``: why it ended before
+    all epochs were done, None if it did not.
+    """
 
     model: Model
     metric: str
     history: list[dict] = field(default_factory=list)
     best_epoch: int = 0
     device: str = "cpu"
+    stopped: str | None = None
 
     @property
     def seconds_per_epoch(self) -> float:
@@ -107,9 +113,11 @@ class _Progress:
     def _print(line: str) -> None:
         print(line, file=sys.stdout if in_kernel() else sys.stderr)
 
-    def close(self) -> None:
+    def close(self, epoch: int, stopped: str | None) -> None:
         if self.bar is not None:
             self.bar.close()
+        if self.wanted and stopped is not None:
+            self._print(f"stopped after epoch {epoch}: {stopped}")
 
 
 def _optimiser(phase: Phase, device: torch.device) -> torch.optim.Optimizer:
@@ -118,88 +126,173 @@ def _optimiser(phase: Phase, device: torch.device) -> torch.optim.Optimizer:
     return torch.optim.Adam(phase.parameters, lr=phase.lr, fused=device.type in ("cpu", "cuda"))
 
 
-class _Trainer:
-    """State of a training: model, optimisers, random generators, epoch and update counts."""
+def _check_items(model: Model, split: Split) -> None:
+    if split.n_items != model.n_items:
+        raise ConfigError(
+            f"the model has {model.n_items} items, the split {split.n_items}: build it with n_items=split.n_items"
+        )
 
+
+class Trainer:
+    """A training in progress: a model, its optimisers, and how many epochs and updates are done.
+
+    :func:`fit` is a loop over :meth:`run_epoch`, with validation, the best epoch kept, and checkpoints. For a loop of
+    your own::
+
+        torch.manual_seed(0)
+        trainer = vc.Trainer(model, split, epochs=20)
+        for phase, batch in trainer.updates():  # one epoch
+            terms = trainer.step(batch, phase)
+
+    The model is made ready as by ``fit``: its weights are drawn anew from torch's global generator, from which the
+    order of users and all noise come too, so that the same seed gives the weights of ``fit``.
+
+    Args:
+        model: any ``Model``; it is trained in place, on ``device``.
+        split: as for :func:`fit`; only ``split.train`` is looked at.
+        epochs: length of the training that schedules and annealed weights run over; ``progress``, the share of all
+            updates done, is 1 afterwards.
+        batch_size, precision, schedule, device, warm_start: as for :func:`fit`.
+
+    Attributes:
+        phases: the model's; ``step`` counts them from 0.
+        epoch, steps: epochs and updates done; ``updates_per_epoch``: of all phases together.
+
+    Raises:
+        ConfigError: options out of range or that do not fit, or the device is not there.
+    """
+
+    @checked
     def __init__(
-        self, model: Model, split: Split, epochs: int, batch_size: int, precision: str, schedule: str,
-        device: torch.device,
-    ):  # fmt: skip
-        self.model, self.split, self.epochs, self.batch_size = model, split, epochs, batch_size
-        self.schedule = schedule
-        self.device, self.precision = device, precision
+        self,
+        model: Model,
+        split: Split,
+        epochs: int = 50,
+        batch_size: int = 500,
+        precision: Literal["fp32", "bf16"] = "fp32",
+        schedule: Literal["constant", "cosine"] = "constant",
+        device: str | torch.device = "auto",
+        warm_start: bool = False,
+    ):
+        _check_items(model, split)
+        self.device = pick_device(device)
+        if not warm_start:
+            model.reset_parameters()
+        model.describe(split)
+        model.to(self.device)
+        self.model, self.split = model, split.to(self.device)
+        model.prepare(self.split.train)
+        if not warm_start:
+            model.start(self.split.train)
+        self.epochs, self.batch_size, self.precision, self.schedule = epochs, batch_size, precision, schedule
         self.phases = model.phases()
-        self.optimisers = [_optimiser(phase, device) for phase in self.phases]
-        self.epoch, self.step = 0, 0
-        steps = sum(self._sweep(phase).count(batch_size) * phase.passes for phase in self.phases)
-        self.total_steps = max(1, epochs * steps)
-        self.unchecked: list[tuple[int, int, str, Tensor]] = []
+        self.optimisers = [_optimiser(phase, self.device) for phase in self.phases]
+        self.updates_per_epoch = self._updates_per_epoch()
+        self.epoch, self.steps = 0, 0
+        self._batch_number = 0
+        self._unchecked: list[tuple[int, int, str, Tensor]] = []
 
-    def _sweep(self, phase: Phase) -> Sweep:
-        return phase.sweep or RowSweep(self.split.train)
+    def _sweep(self, number: int) -> Sweep:
+        return self.phases[number].sweep or RowSweep(self.split.train)
 
-    def _schedule(self) -> Iterator[tuple[int, int, Any]]:
-        """Yield (phase number, batch number, batch) for one epoch; neighbours with per="batch" interleave.
-
-        Those that interleave run over what the first of them runs over.
-        """
-        number = 0
-        while number < len(self.phases):
-            phase = self.phases[number]
-            if phase.per == "epoch":
-                for _ in range(phase.passes):
-                    batches = self._sweep(phase).shuffled(self.batch_size)
-                    yield from ((number, b, batch) for b, batch in enumerate(batches))
-                group = [number]
+    def _groups(self) -> list[list[int]]:
+        """Return the phases' numbers in order, neighbours with per="batch", which interleave, in one group."""
+        groups: list[list[int]] = []
+        for number, phase in enumerate(self.phases):
+            if groups and phase.per == "batch" and self.phases[number - 1].per == "batch":
+                groups[-1].append(number)
             else:
-                group = [number]
-                while group[-1] + 1 < len(self.phases) and self.phases[group[-1] + 1].per == "batch":
-                    group.append(group[-1] + 1)
-                for b, batch in enumerate(self._sweep(phase).shuffled(self.batch_size)):
-                    yield from ((n, b, batch) for n in group for _ in range(self.phases[n].passes))
-            for n in group:
-                if self.phases[n].after is not None:
-                    self.phases[n].after()
-            number = group[-1] + 1
+                groups.append([number])
+        return groups
 
-    def run_epoch(self) -> dict[str, float]:
-        """Make one epoch's updates; return the mean loss and terms over its batches, weighted by users."""
+    def _updates_per_epoch(self) -> int:
+        updates = 0
+        for group in self._groups():
+            passes = sum(self.phases[number].passes for number in group)
+            updates += self._sweep(group[0]).count(self.batch_size) * passes
+        return updates
+
+    @property
+    def progress(self) -> float:
+        """The share of all updates that is done, 0 to 1."""
+        return min(1.0, self.steps / max(1, self.epochs * self.updates_per_epoch))
+
+    def updates(self) -> Iterator[tuple[int, Any]]:
+        """Yield (phase number, batch) for each update of one epoch, in the order in which :meth:`step` is to make them.
+
+        Phases with per="batch" that are neighbours interleave, and run over what the first of them runs over. The
+        epoch is done once all are drawn.
+
+        Raises:
+            TrainingError: a loss or the weights are not finite.
+        """
         self.model.train()
-        sums: dict[str, Tensor | float] = {}
-        weights: dict[str, int] = {}
-        for number, batch_number, batch in self._schedule():
-            loss, terms = self._update(self.phases[number], self.optimisers[number], batch, batch_number)
-            prefix = f"{self.phases[number].name}/" if len(self.phases) > 1 else ""
-            for name, value in {"loss": loss, **terms}.items():
-                value = value.detach() if isinstance(value, Tensor) else value
-                sums[prefix + name] = sums.get(prefix + name, 0.0) + value * len(batch)
-                weights[prefix + name] = weights.get(prefix + name, 0) + len(batch)
+        for group in self._groups():
+            first = self.phases[group[0]]
+            alone = first.per == "epoch"
+            for _ in range(first.passes if alone else 1):
+                for at, batch in enumerate(self._sweep(group[0]).shuffled(self.batch_size)):
+                    self._batch_number = at
+                    for number in group:
+                        for _ in range(1 if alone else self.phases[number].passes):
+                            yield number, batch
+            for number in group:
+                if self.phases[number].after is not None:
+                    self.phases[number].after()
         self._check_finite()
         self._check_weights()
         self.epoch += 1
+
+    def run_epoch(self) -> dict[str, float]:
+        """Make one epoch's updates; return the mean loss and terms over its batches, weighted by users.
+
+        Raises:
+            TrainingError: a loss or the weights are not finite.
+        """
+        sums: dict[str, Tensor | float] = {}
+        weights: dict[str, int] = {}
+        for number, batch in self.updates():
+            prefix = f"{self.phases[number].name}/" if len(self.phases) > 1 else ""
+            for name, value in self.step(batch, number).items():
+                sums[prefix + name] = sums.get(prefix + name, 0.0) + value * len(batch)
+                weights[prefix + name] = weights.get(prefix + name, 0) + len(batch)
         means = {name: float(value) / weights[name] for name, value in sums.items()}
         return {"loss": sum(v for n, v in means.items() if n.split("/")[-1] == "loss"), **means}
 
-    def _update(self, phase: Phase, optimiser, batch: Any, batch_number: int) -> tuple[Tensor, dict]:
+    def step(self, batch: Any, phase: int = 0) -> dict[str, Tensor | float]:
+        """Make one update of one phase on a batch; return its loss and terms, as the phase gives them.
+
+        Args:
+            batch: from :meth:`updates`, or any that the phase's loss reads: of users, ``split.train.rows(…)``.
+            phase: which of ``phases``, counted from 0. How the phases of a model take turns, and what is called
+                ``after`` each, :meth:`updates` knows.
+
+        Raises:
+            TrainingError: the loss is not finite (on a GPU it is looked at every 50 updates).
+        """
+        optimiser, phase = self.optimisers[phase], self.phases[phase]
+        if not self.model.training:  # somebody evaluated it between two updates
+            self.model.train()
         mixed = torch.autocast(self.device.type, torch.bfloat16) if self.precision == "bf16" else nullcontext()
-        progress = self.step / self.total_steps
+        progress = self.progress
         if self.schedule == "cosine":
             for group in optimiser.param_groups:
                 group["lr"] = phase.lr * 0.5 * (1 + math.cos(math.pi * progress))
         with mixed:
             loss, terms = phase.loss(batch, progress)
-        self.unchecked.append((self.step, batch_number, phase.name, loss.detach()))
-        if self.device.type == "cpu" or len(self.unchecked) >= 50:  # on a GPU each look would wait for the device
+        self._unchecked.append((self.steps, self._batch_number, phase.name, loss.detach()))
+        if self.device.type == "cpu" or len(self._unchecked) >= 50:  # on a GPU each look would wait for the device
             self._check_finite()
         # Phases may share weights (an adversary's gradients pass through the generator): clear only our own.
         optimiser.zero_grad(set_to_none=True)
         loss.backward()
         optimiser.step()
-        self.step += 1
-        return loss, terms
+        self.steps += 1
+        terms = {"loss": loss, **terms}
+        return {name: value.detach() if isinstance(value, Tensor) else value for name, value in terms.items()}
 
     def _check_finite(self) -> None:
-        losses, self.unchecked = self.unchecked, []
+        losses, self._unchecked = self._unchecked, []
         if losses and not bool(torch.stack([loss for *_, loss in losses]).isfinite().all()):
             step, batch, phase, loss = next(entry for entry in losses if not bool(entry[3].isfinite()))
             raise TrainingError(
@@ -217,8 +310,9 @@ class _Trainer:
                 )
 
     def state(self) -> dict[str, Tensor]:
-        """Return everything that decides how training goes on, as named tensors."""
+        """Return everything that decides how training goes on, as named tensors: weights, optimisers, generators."""
         tensors = {f"model.{name}": value for name, value in self.model.state_dict().items()}
+        tensors |= {"done.epochs": torch.tensor(self.epoch), "done.updates": torch.tensor(self.steps)}
         for i, optimiser in enumerate(self.optimisers):
             for j, state in optimiser.state_dict()["state"].items():
                 tensors |= {f"optimiser.{i}.{j}.{key}": torch.as_tensor(value) for key, value in state.items()}
@@ -228,12 +322,13 @@ class _Trainer:
         return tensors
 
     def load_state(self, tensors: dict[str, Tensor]) -> None:
-        """Take over a state of :meth:`state`."""
+        """Take over a state of :meth:`state`, of the same model and split."""
         groups: dict[str, dict] = {}
         for name, tensor in tensors.items():
             kind, _, rest = name.partition(".")
             groups.setdefault(kind, {})[rest] = tensor
         self.model.load_state_dict(groups["model"])
+        self.epoch, self.steps = int(groups["done"]["epochs"]), int(groups["done"]["updates"])
         for i, optimiser in enumerate(self.optimisers):
             states: dict[int, dict] = {}
             for name, tensor in groups.get("optimiser", {}).items():
@@ -261,11 +356,18 @@ def fit(
     warm_start: bool = False,
     validate_every: int = 1,
     schedule: Literal["constant", "cosine"] = "constant",
+    patience: int | None = None,
+    on_epoch: Callable[[Run], bool | None] | None = None,
+    stop_after: int | None = None,
+    extend: bool = False,
 ) -> Run:
     """Train ``model`` on ``split.train``; leave it with the weights of the best epoch on ``split.valid``.
 
     The same arguments give the same weights: the weights are drawn anew from ``seed`` first (unless
     ``warm_start``), and torch's global generator is left as it was found.
+
+    A training may stop early (``patience``, ``on_epoch``, ``stop_after``); none of these changes what an epoch does. A
+    run that stopped, called again with the same folder and without what stopped it, goes on as if it never had.
 
     Args:
         model: any ``Model``; it is trained in place.
@@ -275,24 +377,35 @@ def fit(
         seed: of the weights, the order of users and all noise.
         device: "auto" (cuda, mps, cpu) or a torch device; the model stays there.
         out: folder for the run. A checkpoint is written after each epoch; if the folder holds one of the same
-            settings, training goes on from there and ends with the weights of an unbroken run. A run with other
-            settings is left untouched, and so is one that another process is writing.
+            settings, training goes on from there and ends with the weights of an unbroken run. More ``epochs`` than
+            the run had are given to it if that, too, ends with the weights of an unbroken run: not under
+            schedule="cosine", nor if a weight of the loss is annealed (see ``extend``). A run with other settings is
+            left untouched, and so is one that another process is writing. ``manifest.json`` says what was trained
+            when, where and by which command.
         metric: validation metric to select by: ndcg@100, or rmse (lower is better) for a model that predicts ratings.
         precision: "fp32", or "bf16" for automatic mixed precision.
         progress: a bar in a terminal, plain lines elsewhere; outside of notebooks what the split kept, before it.
         warm_start: keep the model's present weights as the start.
         validate_every: epochs between validations.
         schedule: of the step sizes: "constant", or "cosine", which falls to zero over the training.
+        patience: stop after so many validations in a row without a new best. Not under schedule="cosine", whose last
+            epochs are meant to be the best; nothing without a validation part.
+        on_epoch: called after every epoch, validated and kept, with the run so far; if it returns true, training stops.
+            What it draws from torch's generators does not change the training.
+        stop_after: make only the first so many of the epochs: a training whose best epoch is known is repeated so.
+        extend: go on with a run of fewer epochs even if an unbroken run would be another: what is annealed is held at
+            its last value. The manifest says so.
 
     Raises:
-        ConfigError: options out of range or that do not fit, or ``out`` holds a run with other settings or is being
-            written.
+        ConfigError: options out of range or that do not fit, or ``out`` holds a run with other settings, or with a
+            number of epochs that cannot be changed, or is being written.
         DataError: a file of the run in ``out`` is damaged, or belongs to another run.
         TrainingError: the loss became nan or infinite; the last checkpoint is whole.
     """
-    if split.n_items != model.n_items:
+    _check_items(model, split)
+    if patience is not None and schedule == "cosine":
         raise ConfigError(
-            f"the model has {model.n_items} items, the split {split.n_items}: build it with n_items=split.n_items"
+            f"patience={patience} does not fit schedule='cosine', whose last epochs are meant to be the best: give none"
         )
     if metric is None:
         metric = "rmse" if model.rates else "ndcg@100"
@@ -316,31 +429,32 @@ def fit(
         "valid_sha256": split.valid and [split.valid.history.sha256, split.valid.targets.sha256],
         "items_sha256": None if split.items is None else split.items.sha256,
     }
-    with _locked(out), torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+    with _locked(out), _own_generators(device):
         torch.manual_seed(seed)
-        if not warm_start:
-            model.reset_parameters()
-        model.describe(split)
-        model.to(device)
-        split = split.to(device)
-        model.prepare(split.train)
-        if not warm_start:
-            model.start(split.train)
-        trainer = _Trainer(model, split, epochs if model.phases() else 0, batch_size, precision, schedule, device)
+        trainer = Trainer(model, split, epochs, batch_size, precision, schedule, device, warm_start)
+        split = trainer.split
         run = Run(model, metric, device=str(device))
+        epochs = epochs if trainer.phases else 0
+        goal = epochs if stop_after is None else min(epochs, stop_after)
+        extended, new = None, out is not None and not (out / CHECKPOINT).exists()
         if out is not None:
-            _resume(trainer, run, out, settings)
+            settings, extended = _resume(trainer, run, out, settings, goal, extend)
+        run.stopped = _out_of_patience(run, patience) if trainer.epoch < goal else None
+        sitting = out is not None and (new or (trainer.epoch < goal and run.stopped is None))
+        if sitting:
+            limits = {"epochs": epochs, "stop_after": stop_after, "patience": patience, "extended": extended}
+            open_sitting(out, settings | {"split": split.source}, trainer.epoch, limits | describe(device))
         if progress and split.kept is not None and not in_kernel():
             print(split.kept, file=sys.stderr)
-        bar = _Progress(trainer.epochs, trainer.epoch, progress)
+        bar = _Progress(goal, trainer.epoch, progress)
         best_state = None
-        while trainer.epoch < trainer.epochs:
+        while trainer.epoch < goal and run.stopped is None:
             started = time.perf_counter()
             row = trainer.run_epoch()
             if device.type == "cuda":
                 torch.cuda.synchronize(device)
             row |= {"epoch": trainer.epoch, "seconds": time.perf_counter() - started}
-            last = trainer.epoch == trainer.epochs
+            last = trainer.epoch == epochs
             if split.valid is not None and (trainer.epoch % validate_every == 0 or last):
                 row[metric] = evaluate(model, split.valid, (metric,), batch_size)[metric].mean
             run.history.append(row)
@@ -352,17 +466,40 @@ def fit(
             if out is not None:
                 _save(trainer, run, out, settings)
             bar.update(trainer.epoch, row, metric)
-        bar.close()
-        if out is not None and trainer.epochs == 0 and not (out / CHECKPOINT).exists():
+            stop = False
+            if on_epoch is not None:
+                with _own_generators(device):
+                    stop = on_epoch(run)
+            if trainer.epoch < goal:
+                run.stopped = "on_epoch asked for it" if stop else _out_of_patience(run, patience)
+        if run.stopped is None and trainer.epoch < epochs:
+            run.stopped = f"stop_after={stop_after} of {epochs} epochs"
+        bar.close(trainer.epoch, run.stopped)
+        if new and trainer.epoch == 0:
             save_model(model, out / BEST, run=_key(settings))
             _save(trainer, run, out, settings)
         if out is not None:
             best_state = _load_best(out, settings)
             write_json(out / "history.json", run.history)
+            if sitting:
+                close_sitting(out, trainer.epoch, run.stopped)
         if best_state is not None:
             model.load_state_dict(best_state)
     model.eval()
     return run
+
+
+def _own_generators(device: torch.device) -> AbstractContextManager:
+    """Leave torch's generators as they were found."""
+    return torch.random.fork_rng(devices=[device] if device.type == "cuda" else [])
+
+
+def _out_of_patience(run: Run, patience: int | None) -> str | None:
+    """Return why to stop, if ``patience`` or more validations have brought no new best since the best epoch."""
+    since = sum(run.metric in row for row in run.history[run.best_epoch :])
+    if patience is None or since < patience:
+        return None
+    return f"no better {run.metric} in {since} validation{'s' if since > 1 else ''} since epoch {run.best_epoch}"
 
 
 def _copy(model: Model) -> dict[str, Tensor]:
@@ -397,7 +534,7 @@ def _locked(out: Path | None) -> Iterator[None]:
     except Timeout as error:
         raise ConfigError(f"{out} is being written by another process: wait for it, or give another folder") from error
     try:
-        for name in (BEST, CHECKPOINT):  # what a process killed while it wrote has left
+        for name in (BEST, CHECKPOINT, MANIFEST):  # what a process killed while it wrote has left
             for stale in out.glob(f".{name}.*.tmp"):
                 stale.unlink()
         yield
@@ -418,32 +555,83 @@ def _load_best(out: Path, settings: dict) -> dict[str, Tensor]:
     return tensors
 
 
-def _save(trainer: _Trainer, run: Run, out: Path, settings: dict) -> None:
+def _save(trainer: Trainer, run: Run, out: Path, settings: dict) -> None:
     """Write all that a later call needs to go on."""
-    note = {"settings": settings, "epoch": trainer.epoch, "step": trainer.step}
-    save_tensors(out / CHECKPOINT, trainer.state(), note | {"history": run.history, "best_epoch": run.best_epoch})
+    note = {"settings": settings, "epoch": trainer.epoch, "history": run.history, "best_epoch": run.best_epoch}
+    save_tensors(out / CHECKPOINT, trainer.state(), note)
 
 
-def _resume(trainer: _Trainer, run: Run, out: Path, settings: dict) -> None:
-    """Take over the checkpoint in ``out``, if there is one of the same settings."""
+def _resume(trainer: Trainer, run: Run, out: Path, settings: dict, goal: int, extend: bool) -> tuple[dict, str | None]:
+    """Take over the checkpoint in ``out``, if there is one of the same settings, to go on to ``goal`` epochs.
+
+    Returns:
+        The settings that the run was begun with, whose ``epochs`` the schedule runs over; and, if these are other than
+        asked for now, in words from how many epochs the run is extended.
+    """
     path = out / CHECKPOINT
     if not path.exists():
         if (out / BEST).exists() and load_tensors(out / BEST)[1].get("run") != _key(settings):
             raise ConfigError(f"{out} holds {BEST} of another run, without its {CHECKPOINT}: give another folder")
-        return
+        return settings, None
     tensors, note = load_tensors(path)
     if "settings" not in note:
         raise DataError(f"{path}: a model, not the checkpoint of a training: put that back, or give another folder")
-    if note["settings"] != settings:
-        old, new = note["settings"], settings
-        if any(old.get(key) != new[key] for key in ("train_sha256", "valid_sha256", "items_sha256")):
-            raise ConfigError(f"{out} holds a run on other data, or on another split of them: give another folder")
-        changed = [f"{key}: {old.get(key)!r} there, {new[key]!r} now" for key in new if old.get(key) != new[key]]
+    if "done.epochs" not in tensors:
+        raise DataError(f"{path}: written by an older version, which alone can go on with it: give another folder")
+    old, new = note["settings"], settings
+    if any(old.get(key) != new[key] for key in ("train_sha256", "valid_sha256", "items_sha256")):
+        raise ConfigError(f"{out} holds a run on other data, or on another split of them: give another folder")
+    changed = [
+        f"{key}: {old.get(key)!r} there, {new[key]!r} now"
+        for key in new
+        if key != "epochs" and old.get(key) != new[key]
+    ]
+    if changed:
         raise ConfigError(
             f"{out} holds a run with other settings ({'; '.join(changed)}): give the same ones to go on with it, "
             "or another folder to train anew"
         )
-    _load_best(out, settings)
+    extended = None
+    if trainer.phases:
+        if note["epoch"] > goal:
+            raise ConfigError(
+                f"{out} holds a run that is past epoch {goal}, at epoch {note['epoch']}: ask for that many or more, or "
+                "give another folder to train anew"
+            )
+        extended = _extension(trainer.model, note, new["epochs"], extend, out)
+    _load_best(out, old)
+    trainer.epochs = old["epochs"]
     trainer.load_state(tensors)
-    trainer.epoch, trainer.step = note["epoch"], note["step"]
     run.history, run.best_epoch = note["history"], note["best_epoch"]
+    return old, extended
+
+
+def _extension(model: Model, note: dict, epochs: int, extend: bool, out: Path) -> str | None:
+    """Return in words what a run becomes that is given another number of epochs; None if it has that number.
+
+    Raises:
+        ConfigError: that would not be the run that so many epochs in one go are, and ``extend`` does not ask for it,
+            or it cannot be done at all.
+    """
+    old = note["settings"]
+    planned, metric, every = old["epochs"], old["metric"], old["validate_every"]
+    if planned == epochs:
+        return None
+    validated = [row["epoch"] for row in note["history"] if metric in row]
+    out_of_turn = [epoch for epoch in validated if epoch % every and epoch < epochs]
+    if old["schedule"] == "cosine":
+        reason = "its step sizes fall along a cosine that ends with its last epoch"
+    elif model.anneals:
+        reason = f"{model.slug} anneals a weight of its loss over all epochs"
+    elif out_of_turn:
+        reason = f"epoch {out_of_turn[0]} was validated out of turn, for it was the last"
+    else:
+        return f"begun with epochs={planned}"
+    possible = epochs > planned and old["schedule"] != "cosine"
+    if possible and extend:
+        return f"begun with epochs={planned}, and not what epochs={epochs} in one go would be: {reason}"
+    remedy = ", or extend=True (--extend) to go on all the same, with what is annealed held" if possible else ""
+    raise ConfigError(
+        f"{out} holds a run with other settings (epochs: {planned} there, {epochs} now), and another number of epochs "
+        f"is another run: {reason}. Give another folder to train anew{remedy}"
+    )

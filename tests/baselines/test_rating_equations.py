@@ -186,12 +186,12 @@ def test_vae_cf():
     w = numbers(model)
 
     def encode(mask):
-        hidden = np.tanh((mask * unit(X[ORDER])) @ w["input.weight"] + w["input.bias"])
-        return np.split(hidden @ w["posterior.weight"].T + w["posterior.bias"], 2, axis=1)
+        hidden = np.tanh((mask * unit(X[ORDER])) @ w["encoder.input.weight"] + w["encoder.input.bias"])
+        return np.split(hidden @ w["encoder.posterior.weight"].T + w["encoder.posterior.bias"], 2, axis=1)
 
     def predicted(z):
-        hidden = np.tanh(z @ w["hidden.weight"].T + w["hidden.bias"])
-        return means()[ORDER] + hidden @ w["output.weight"].T + w["output.bias"]
+        hidden = np.tanh(z @ w["decoder.hidden.weight"].T + w["decoder.hidden.bias"])
+        return means()[ORDER] + hidden @ w["decoder.output.weight"].T + w["decoder.output.bias"]
 
     assert np.allclose(scores(model, batch), predicted(encode(1)[0]), atol=1e-5)
     loss = loss_of(model, batch, progress=0.25)

@@ -22,7 +22,10 @@ def test_loss_equals_plain_numpy():
     x = x.double().numpy()
     h = np.tanh(x / np.sqrt((x**2).sum(1, keepdims=True)) @ w["input.weight"] + w["input.bias"])
     z = h @ w["code.weight"].T + w["code.bias"]
-    eta = np.tanh(z @ w["hidden.weight"].T + w["hidden.bias"]) @ w["output.weight"].T + w["output.bias"]
+    eta = (
+        np.tanh(z @ w["decoder.hidden.weight"].T + w["decoder.hidden.bias"]) @ w["decoder.output.weight"].T
+        + w["decoder.output.bias"]
+    )
     distortion = (x.sum(1) * np.logaddexp.reduce(eta, axis=1) - (x * eta).sum(1)).mean()
 
     def k(a, b):

@@ -48,7 +48,8 @@ def test_save_load_and_resume(planted_split, slug, tmp_path, monkeypatch):
 
     unbroken = new()
     vc.fit(unbroken, planted_split, epochs=3, device="cpu", progress=False)
-    original, calls = SYSTEMS[slug].loss, []
+    cls = SYSTEMS[slug].model
+    original, calls = cls.loss, []
 
     def stops(self, batch, progress):
         calls.append(progress)
@@ -56,10 +57,10 @@ def test_save_load_and_resume(planted_split, slug, tmp_path, monkeypatch):
             raise KeyboardInterrupt
         return original(self, batch, progress)
 
-    monkeypatch.setattr(SYSTEMS[slug], "loss", stops)
+    monkeypatch.setattr(cls, "loss", stops)
     with pytest.raises(KeyboardInterrupt):
         vc.fit(new(), planted_split, epochs=3, device="cpu", out=tmp_path, progress=False)
-    monkeypatch.setattr(SYSTEMS[slug], "loss", original)
+    monkeypatch.setattr(cls, "loss", original)
     resumed = new()
     vc.fit(resumed, planted_split, epochs=3, device="cpu", out=tmp_path, progress=False)
     loaded = vc.load_model(tmp_path)

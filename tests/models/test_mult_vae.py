@@ -53,11 +53,14 @@ def test_loss_equals_plain_numpy(likelihood):
     distortion = rate = 0.0
     for row, eps in zip(x, noise, strict=True):
         length = np.sqrt((row**2).sum())
-        h = np.tanh((row / length if length else row) @ w["input.weight"] + w["input.bias"])
-        heads = w["posterior.weight"] @ h + w["posterior.bias"]
+        h = np.tanh((row / length if length else row) @ w["encoder.input.weight"] + w["encoder.input.bias"])
+        heads = w["encoder.posterior.weight"] @ h + w["encoder.posterior.bias"]
         mu, logvar = heads[:5], heads[5:]
         z = mu + np.exp(logvar / 2) * eps
-        eta = w["output.weight"] @ np.tanh(w["hidden.weight"] @ z + w["hidden.bias"]) + w["output.bias"]
+        eta = (
+            w["decoder.output.weight"] @ np.tanh(w["decoder.hidden.weight"] @ z + w["decoder.hidden.bias"])
+            + w["decoder.output.bias"]
+        )
         distortion -= (row @ eta - NORMALISERS[likelihood](eta, int(row.sum()))) / len(x)
         rate += 0.5 * (mu**2 + np.exp(logvar) - 1 - logvar).sum() / len(x)
     tolerance = 2e-3 if likelihood == "n_choose_k" else 1e-5
@@ -118,7 +121,7 @@ def test_dropout_hides_input_and_keeps_the_target():
 
 def test_dropout_keeps_the_mean_of_the_input():
     torch.manual_seed(0)
-    layer = vc.models.MultVAE(40, hidden=8).input
+    layer = vc.models.MultVAE(40, hidden=8).encoder.input
     batch = Batch.from_dense(clicks())
     layer.train()
     mean = torch.stack([layer(batch) for _ in range(4000)]).mean(0)

@@ -59,7 +59,7 @@ def test_loss_equals_plain_numpy(mixture):
         mu, logvar = dense_encoder(w, row, "encoder.")
         old_mu, old_logvar = dense_encoder(w, row, "old_encoder.")
         z = mu + np.exp(logvar / 2) * eps
-        eta = w["output.weight"] @ z + w["output.bias"]
+        eta = w["decoder.output.weight"] @ z + w["decoder.output.bias"]
         miss = -(row @ eta - row.sum() * np.logaddexp.reduce(eta))
         parts = [(0.15, 0.0 * z, 0.0 * z), (0.75, old_mu, old_logvar), (0.1, 0.0 * z, 0.0 * z + 10)]
         logs = np.stack([log_normal(z, m, v) for _, m, v in parts])
@@ -117,7 +117,7 @@ def test_each_phase_touches_only_its_own_parameters(planted_split):
     batch = planted_split.train.rows(torch.arange(50))
     encoder, decoder = model.phases()
     model.train()
-    for phase, own in ((encoder, "encoder."), (decoder, "output.")):
+    for phase, own in ((encoder, "encoder."), (decoder, "decoder.")):
         model.zero_grad()
         loss, _ = phase.loss(batch, 0.0)
         loss.backward()

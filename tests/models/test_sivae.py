@@ -47,7 +47,10 @@ def test_loss_equals_plain_numpy(layers):
         z = psi[0][0] + np.exp(psi[0][1] / 2) * final[user]
         density = [np.exp(-0.5 * ((z - m) ** 2 / np.exp(v) + v + np.log(2 * np.pi)).sum()) for m, v in psi]
         rate += (np.log(np.mean(density)) + 0.5 * (z**2 + np.log(2 * np.pi)).sum()) / len(x)
-        eta = w["output.weight"] @ np.tanh(w["hidden.weight"] @ z + w["hidden.bias"]) + w["output.bias"]
+        eta = (
+            w["decoder.output.weight"] @ np.tanh(w["decoder.hidden.weight"] @ z + w["decoder.hidden.bias"])
+            + w["decoder.output.bias"]
+        )
         distortion += (row.sum() * np.logaddexp.reduce(eta) - row @ eta) / len(x)
     assert terms["distortion"].item() == pytest.approx(distortion, rel=1e-5)
     assert loss.item() == pytest.approx(distortion + 0.3 * rate, rel=1e-5)

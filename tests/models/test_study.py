@@ -7,7 +7,7 @@ import torch
 import vaecf_lib as vc
 from vaecf_lib.data import Batch
 from vaecf_lib.maths import log_elementary_symmetric
-from vaecf_lib.systems import SYSTEMS
+from vaecf_lib.systems import build
 
 SMALL = {"latent_dim": 5, "hidden": 8}
 STUDY = ("vae-multinomial", "vae-logistic", "vae-vamp", "vae-iaf", "vae-reg", "vae-nck")
@@ -25,8 +25,8 @@ def log_normal(z, mu, logvar):
 
 def heads(w, row):
     length = np.sqrt((row**2).sum())
-    h = np.tanh((row / length if length else row) @ w["input.weight"] + w["input.bias"])
-    out = w["posterior.weight"] @ h + w["posterior.bias"]
+    h = np.tanh((row / length if length else row) @ w["encoder.input.weight"] + w["encoder.input.bias"])
+    out = w["encoder.posterior.weight"] @ h + w["encoder.posterior.bias"]
     return out[:5], out[5:]
 
 
@@ -56,7 +56,7 @@ def flow_step(w, z):
 @pytest.mark.parametrize("options", [{}, {"posterior": "iaf", "prior": "vamp", "beta": 0.7}], ids=["own", "both"])
 def test_loss_equals_plain_numpy(slug, options):
     torch.manual_seed(0)
-    model = SYSTEMS[slug](40, anneal=0.5, dropout=0.0, **SMALL, **options)
+    model = build(slug, 40, anneal=0.5, dropout=0.0, **SMALL, **options)
     for name, p in model.named_parameters():
         torch.nn.init.normal_(p, 0.5 if name == "pseudo" else 0.0, 0.5)
     x = clicks()
@@ -82,7 +82,10 @@ def test_loss_equals_plain_numpy(slug, options):
         else:
             log_p = log_normal(z, 0.0, np.zeros(5))
         rate = closed if (config["posterior"], config["prior"]) == ("gaussian", "standard") else log_q - log_p
-        eta = w["output.weight"] @ np.tanh(w["hidden.weight"] @ z + w["hidden.bias"]) + w["output.bias"]
+        eta = (
+            w["decoder.output.weight"] @ np.tanh(w["decoder.hidden.weight"] @ z + w["decoder.hidden.bias"])
+            + w["decoder.output.bias"]
+        )
         k = int(row.sum())
         normaliser = {
             "multinomial": k * np.logaddexp.reduce(eta),
@@ -95,7 +98,7 @@ def test_loss_equals_plain_numpy(slug, options):
 
 
 def test_the_exact_system_is_mult_vae_with_the_exact_likelihood(planted_split):
-    ours = vc.models.VAENck(planted_split.n_items, **SMALL)
+    ours = vc.build("vae-nck", planted_split.n_items, **SMALL)
     same = vc.models.MultVAE(planted_split.n_items, likelihood="n_choose_k", **SMALL)
     for model in (ours, same):
         vc.fit(model, planted_split, epochs=2, device="cpu", progress=False)
@@ -105,7 +108,7 @@ def test_the_exact_system_is_mult_vae_with_the_exact_likelihood(planted_split):
 
 def test_vamp_prior_integrates_to_one_and_trains_its_pseudo_inputs():
     torch.manual_seed(0)
-    model = vc.models.VAEVamp(40, latent_dim=1, hidden=8)
+    model = vc.build("vae-vamp", 40, latent_dim=1, hidden=8)
     for p in model.parameters():
         torch.nn.init.normal_(p, 0.3, 0.5)
     z = torch.linspace(-60, 60, 20_001)[:, None]
@@ -119,8 +122,8 @@ def test_vamp_prior_integrates_to_one_and_trains_its_pseudo_inputs():
 def test_closed_form_and_one_sample_rates_agree():
     """With one pseudo-input whose posterior is N(0, I), the VampPrior is the standard prior."""
     torch.manual_seed(0)
-    plain = vc.models.VAEMultinomial(40, dropout=0.0, **SMALL)
-    vamp = vc.models.VAEVamp(40, dropout=0.0, pseudo_inputs=1, **SMALL)
+    plain = vc.build("vae-multinomial", 40, dropout=0.0, **SMALL)
+    vamp = vc.build("vae-vamp", 40, dropout=0.0, pseudo_inputs=1, **SMALL)
     vamp.load_state_dict(plain.state_dict(), strict=False)
     batch = Batch.from_dense(clicks()[:1])
     vamp.log_prior = lambda z: vc.maths.gaussian_log_prob(z, torch.zeros_like(z), torch.zeros_like(z))
@@ -131,7 +134,7 @@ def test_closed_form_and_one_sample_rates_agree():
 
 
 def test_penalty_acts_as_its_gradient_on_weight_matrices_alone():
-    model = vc.models.VAEReg(40, **SMALL)
+    model = vc.build("vae-reg", 40, **SMALL)
     penalised, others = model.phases()[0].parameters
     assert penalised["weight_decay"] == 2 * 0.01
     assert all(p.ndim == 2 for p in penalised["params"]) and len(penalised["params"]) == 4
@@ -140,31 +143,35 @@ def test_penalty_acts_as_its_gradient_on_weight_matrices_alone():
 
 def test_pseudo_inputs_are_trained_and_not_penalised():
     """A VampPrior with a penalty: the pseudo-inputs are a matrix too, but data rather than weights."""
-    model = vc.models.VAEVamp(40, penalty=0.01, **SMALL)
+    model = vc.build("vae-vamp", 40, penalty=0.01, **SMALL)
     names = {p: name for name, p in model.named_parameters()}
     decay = [
         (names[p], group.get("weight_decay", 0)) for group in model.phases()[0].parameters for p in group["params"]
     ]
-    matrices = {f"{layer}.weight" for layer in ("input", "posterior", "hidden", "output")}
+    layers = ("encoder.input", "encoder.posterior", "decoder.hidden", "decoder.output")
+    matrices = {f"{layer}.weight" for layer in layers}
     assert sorted(decay) == sorted((name, 0.02 if name in matrices else 0) for name in names.values())
 
 
 def test_scores_go_through_the_flow():
     """VAE-IAF ranks by the decoder's answer to the flow of mu, not to mu, where its decoder was never trained."""
     torch.manual_seed(0)
-    model = vc.models.VAEIAF(40, **SMALL).eval()
+    model = vc.build("vae-iaf", 40, **SMALL).eval()
     for p in model.parameters():
         torch.nn.init.normal_(p, std=0.5)
     x = clicks()
     w = {name: p.detach().double().numpy() for name, p in model.named_parameters()}
     for row, ours in zip(x.double().numpy(), model.scores(Batch.from_dense(x)).detach().numpy(), strict=True):
         z, _ = flow_step(w, heads(w, row)[0])
-        eta = w["output.weight"] @ np.tanh(w["hidden.weight"] @ z + w["hidden.bias"]) + w["output.bias"]
+        eta = (
+            w["decoder.output.weight"] @ np.tanh(w["decoder.hidden.weight"] @ z + w["decoder.hidden.bias"])
+            + w["decoder.output.bias"]
+        )
         assert np.allclose(ours, eta, atol=1e-5)
 
 
 def test_bad_options_are_named():
     with pytest.raises(vc.ConfigError, match="posterior='flow': choose one of gaussian, iaf"):
-        vc.models.VAEIAF(40, posterior="flow")
+        vc.build("vae-iaf", 40, posterior="flow")
     with pytest.raises(vc.ConfigError, match="pseudo_inputs=0"):
-        vc.models.VAEVamp(40, pseudo_inputs=0)
+        vc.build("vae-vamp", 40, pseudo_inputs=0)

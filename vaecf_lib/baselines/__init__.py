@@ -1,15 +1,21 @@
-"""The systems the papers compare with, floors, and the embedded world's ceiling."""
+"""The systems the papers compare with, floors, and the embedded world's ceiling; one file each."""
 
-from .floors import Popularity, Random
+from .autorec_i import AutoRecI
+from .autorec_u import AutoRecU
+from .biased_mf import BiasedMF
+from .cdae import CDAE
+from .chance import Random
+from .cnn_cf import CNNCF
+from .macrid_vae import MacridVAE
+from .means import Means
+from .ncf import NCF
 from .oracle import PlantedOracle
-from .rating import CDAE, CNNCF, DAECF, NCF, VAECF, AutoRecI, AutoRecU, BiasedMF, MacridVAE, Means
+from .popularity import Popularity
 
 __all__ = [
     "CDAE",
     "CNNCF",
-    "DAECF",
     "NCF",
-    "VAECF",
     "AutoRecI",
     "AutoRecU",
     "BiasedMF",

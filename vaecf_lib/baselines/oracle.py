@@ -32,7 +32,7 @@ class PlantedOracle(Model):
     reads_values = False
 
     def __init__(self, n_items: int, points: int = 41):
-        super().__init__(n_items, points=points)
+        super().__init__(n_items)
         axis = torch.linspace(-3.5, 3.5, points, dtype=torch.float64)
         z = torch.cartesian_prod(axis, axis)
         self.register_buffer("log_prior", (-0.5 * (z**2).sum(1) - math.log(2 * math.pi)).float())

@@ -8,14 +8,19 @@ import torch
 from torch import Tensor
 
 
-def gaussian_log_prob(z: Tensor, mu: Tensor, logvar: Tensor) -> Tensor:
-    """Return log N(z | mu, diag exp(logvar)), shape (...,) for arguments (..., latent_dim)."""
-    return -0.5 * ((z - mu) ** 2 * torch.exp(-logvar) + logvar + math.log(2 * math.pi)).sum(-1)
+def gaussian_log_prob(z: Tensor, mu: Tensor | float, logvar: Tensor | float, per_dimension: bool = False) -> Tensor:
+    """Return log N(z | mu, diag exp(logvar)), shape (...,) for arguments (..., latent_dim), or numbers for all of them.
+
+    ``per_dimension``: return (..., latent_dim) instead of the sum (...,).
+    """
+    precision = torch.exp(-logvar) if isinstance(logvar, Tensor) else math.exp(-logvar)
+    log_p = (z - mu) ** 2 * precision + logvar + math.log(2 * math.pi)
+    return -0.5 * log_p if per_dimension else -0.5 * log_p.sum(-1)
 
 
 def standard_normal_log_prob(z: Tensor) -> Tensor:
     """Return log N(z | 0, I), shape (...,) for z (..., latent_dim)."""
-    return -0.5 * (z * z + math.log(2 * math.pi)).sum(-1)
+    return -0.5 * (z * z + math.log(2 * math.pi)).sum(-1)  # without gaussian_log_prob's products by one
 
 
 def gaussian_kl(mu: Tensor, logvar: Tensor, per_dimension: bool = False) -> Tensor:

@@ -7,7 +7,7 @@ import math
 import torch
 from torch import Tensor
 
-_LOG_2PI = math.log(2 * math.pi)
+from .divergences import gaussian_log_prob
 
 
 def composite_prior_log_prob(
@@ -35,13 +35,8 @@ def composite_prior_log_prob(
     if mixture not in ("joint", "per_dimension"):
         raise ValueError(f"mixture={mixture!r}: choose 'joint' or 'per_dimension'")
     log_w = [math.log(w) if w > 0 else -math.inf for w in weights]
-    parts = [
-        -0.5 * (z**2 + _LOG_2PI),
-        -0.5 * ((z - mu_old) ** 2 * torch.exp(-logvar_old) + logvar_old + _LOG_2PI),
-        -0.5 * (z**2 * math.exp(-wide_logvar) + wide_logvar + _LOG_2PI),
-    ]
-    if mixture == "joint":
-        parts = [part.sum(-1) for part in parts]
+    components = ((0.0, 0.0), (mu_old, logvar_old), (0.0, wide_logvar))
+    parts = [gaussian_log_prob(z, *component, per_dimension=mixture == "per_dimension") for component in components]
     stacked = torch.stack([w + part for w, part in zip(log_w, parts, strict=True) if w > -math.inf])
     log_p = torch.logsumexp(stacked, 0)
     return log_p if mixture == "joint" else log_p.sum(-1)

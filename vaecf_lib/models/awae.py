@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from ..data import Batch
 from ..maths import maximum_mean_discrepancy
-from ..nn import SparseInput, init_linear
+from ..nn import MLPDecoder, SparseInput, init_linear
 from .base import Phase
 from .likelihood import ClickLikelihood, LikelihoodModel
 
@@ -25,7 +25,9 @@ class AWAE(LikelihoodModel):
         hidden: width of the encoder's and the decoder's hidden layer.
         mmd: weight of the squared maximum mean discrepancy between a batch's codes and as many draws of N(0, I).
         l1: weight of the L1 norm of a user's code.
-        dropout, likelihood, lr: as in :class:`~vaecf_lib.models.MultVAE`.
+        dropout: share of a user's clicks hidden from the encoder at each update.
+        likelihood: "multinomial", "bernoulli" or "n_choose_k".
+        lr: Adam's learning rate.
     """
 
     slug = "awae"
@@ -42,19 +44,17 @@ class AWAE(LikelihoodModel):
         likelihood: ClickLikelihood = "multinomial",
         lr: float = 1e-3,
     ):
-        options = {name: value for name, value in locals().items() if name not in ("self", "n_items", "__class__")}
-        super().__init__(n_items, **options)
+        super().__init__(n_items)
         self.use_likelihood(likelihood)
         self.input = SparseInput(n_items, hidden, dropout)
         self.code = nn.Linear(hidden, latent_dim)
-        self.hidden = nn.Linear(latent_dim, hidden)
-        self.output = nn.Linear(hidden, n_items)
+        self.decoder = MLPDecoder(latent_dim, hidden, n_items)
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
         """Draw all weights anew."""
         super().reset_parameters()
-        for layer in (self.code, self.hidden, self.output):
+        for layer in (self.code, self.decoder.hidden, self.decoder.output):
             init_linear(layer.weight, layer.bias)
 
     def encode(self, batch: Batch) -> Tensor:
@@ -63,12 +63,12 @@ class AWAE(LikelihoodModel):
 
     def decode(self, z: Tensor) -> Tensor:
         """Return the logits, (B, n_items), for z (B, latent_dim)."""
-        return self.output(torch.tanh(self.hidden(z)))
+        return self.decoder(z)
 
     def loss(self, batch: Batch, progress: float) -> tuple[Tensor, dict]:
         """Return the batch mean of distortion + l1 ||z||_1, plus mmd times the batch's discrepancy."""
         z = self.encode(batch)
-        distortion = -self.log_prob(self.decode(z), batch).mean()
+        distortion = -self.likelihood.log_prob(self.decode(z), batch).mean()
         discrepancy = maximum_mean_discrepancy(z, torch.randn_like(z))
         norm = z.abs().sum(-1).mean()
         loss = distortion + self.config["mmd"] * discrepancy + self.config["l1"] * norm

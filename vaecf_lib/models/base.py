@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import inspect
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -12,7 +13,8 @@ import torch
 from torch import Tensor, nn
 
 from ..data import Batch, Interactions, Items, Split, Sweep
-from ..options import check_call
+from ..nn import reset_parts
+from ..options import check_call, declared
 
 LossFn = Callable[[Any, float], tuple[Tensor, dict[str, Tensor | float]]]
 
@@ -63,13 +65,20 @@ def frozen(module: nn.Module) -> Iterator[None]:
             parameter.requires_grad_(True)
 
 
-def _check_first(constructor: Callable) -> Callable:
-    """Let a constructor check its options, as they were given, before its body reads them."""
+def _keeps_options(constructor: Callable) -> Callable:
+    """Decorate a constructor: its options are checked before its body reads them, and kept in ``config``."""
+    signature = inspect.signature(constructor)
 
     @functools.wraps(constructor)
     def construct(self, *arguments, **options):
         subject = getattr(type(self), "slug", type(self).__name__)
         check_call(subject, constructor, (self, *arguments), options)
+        call = signature.bind(self, *arguments, **options)
+        call.apply_defaults()
+        given = {name: list(value) if isinstance(value, tuple) else value for name, value in call.arguments.items()}
+        # A subclass's constructor comes first; it may hand on what it does not name itself.
+        own = {name: given[name] for name in declared(constructor, subject)}
+        self.config = own | vars(self).get("config", {})
         constructor(self, *arguments, **options)
 
     return construct
@@ -78,9 +87,8 @@ def _check_first(constructor: Callable) -> Callable:
 class Model(nn.Module):
     """A system that scores all items for a user.
 
-    Subclasses set ``slug`` and ``about``, pass their options to ``super().__init__`` (they are kept in
-    ``config``, from which a checkpoint rebuilds the model) and implement :meth:`scores`, and
-    :meth:`phases` or :meth:`prepare`.
+    Subclasses set ``slug`` and ``about`` and implement :meth:`scores`, and :meth:`phases` or :meth:`prepare`. The
+    options that a constructor is given are kept in ``config``, from which a checkpoint rebuilds the model.
 
     Raises:
         ConfigError: an option is not what the constructor's annotation and the table of ranges say; in one line.
@@ -88,24 +96,25 @@ class Model(nn.Module):
 
     slug: ClassVar[str]
     about: ClassVar[str]
+    changes: ClassVar[str] = ""  # what it changes in Mult-VAE, in a few words: the lineage map's
     rates: ClassVar[bool] = False  # are the scores ratings, on the scale of the data?
-    needs: ClassVar[str] = "history"  # to score someone: what they have, or to be a "user" it was trained on
+    needs: ClassVar[str] = "history"  # to score someone: what they have; a "user" it was trained on; or "either"
     reads_values: ClassVar[bool] = True  # do the scores depend on the ratings of a history that has some?
+    config: dict[str, Any]
     item_names: Items | None = None  # ids and titles by item code of the rating log; fit() sets them from the split
     item_index: Tensor
     rating_range: Tensor
 
     def __init_subclass__(cls, **keywords: Any):
-        """Have the constructor of every system check its options."""
+        """Have the constructor of every system check and keep its options."""
         super().__init_subclass__(**keywords)
         if "__init__" in vars(cls):
-            cls.__init__ = _check_first(cls.__init__)
+            cls.__init__ = _keeps_options(cls.__init__)
 
-    @_check_first
-    def __init__(self, n_items: int, **options: Any):
+    @_keeps_options
+    def __init__(self, n_items: int):
         super().__init__()
         self.n_items = n_items
-        self.config: dict[str, Any] = {"n_items": n_items, **options}
         # Column of the model -> item code of the rating log; fit() sets it from the split.
         self.register_buffer("item_index", torch.arange(n_items))
         # Smallest and largest rating of the training data; (inf, -inf) for clicks.
@@ -120,6 +129,11 @@ class Model(nn.Module):
     def rated(self) -> bool:
         """Whether it was trained on ratings."""
         return bool(self.rating_range[0] <= self.rating_range[1])
+
+    @property
+    def anneals(self) -> bool:
+        """Whether a loss depends on ``progress``, and so an epoch on how many there will be; override if one does."""
+        return bool(self.config.get("anneal") and self.config.get("beta"))
 
     def describe(self, split: Split) -> None:
         """Note what the columns of ``split`` are, and the scale of its ratings, for those who will be served."""
@@ -139,19 +153,15 @@ class Model(nn.Module):
         """Give freshly drawn weights the initial values that depend on the data, if there are any."""
 
     def reset_parameters(self) -> None:
-        """Draw all weights anew (from torch's global generator); a part that resets itself also resets its parts."""
-
-        def reset(module: nn.Module) -> None:
-            for child in module.children():
-                if hasattr(child, "reset_parameters"):
-                    child.reset_parameters()
-                else:
-                    reset(child)
-
-        reset(self)
+        """Draw all weights anew (from torch's global generator)."""
+        reset_parts(self)
 
     def scores(self, batch: Batch) -> Tensor:
-        """Return (B, n_items) scores, or ratings, from the users' histories; larger ranks higher."""
+        """Return (B, n_items) scores, or ratings; larger ranks higher.
+
+        Systems read the users' histories, or ``batch.users``, rows of the training data; -1 is a person who is none of
+        them, and whom those that need "either" know by their history.
+        """
         raise TypeError(f"{type(self).__name__} does not implement scores()")
 
     def pair_scores(self, batch: Batch, rows: Tensor, items: Tensor) -> Tensor:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from itertools import pairwise
-from typing import Any, ClassVar, Literal
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
@@ -13,11 +13,13 @@ from ..errors import ConfigError
 from ..maths import gaussian_kl, linear_annealing, observed_squared_error, sample_gaussian
 from ..nn import SparseInput
 from .base import Phase
-from .ratings import Offsets, RatingModel
+from .likelihood import LikelihoodModel
 
 
-class HyVAE(RatingModel):
+class HyVAE(LikelihoodModel):
     """Two branches read one pre-coded user vector, and a last layer fuses their ratings.
+
+    A branch alone is the system "deepae" or "vae" (Table III).
 
     Loss: L_rec + beta L_KL + L_deep, where L_rec is the squared error of the fused prediction and L_deep that of the
     deep branch, both on observed ratings alone, and L_KL the closed-form divergence (Eq. 9 as it can be read; the
@@ -26,7 +28,8 @@ class HyVAE(RatingModel):
     Args:
         n_items: number of items.
         branches: "both", "deep" or "vae".
-        hidden: width of the outer hidden layers; code: width of the middle one.
+        hidden: width of the outer hidden layers.
+        code: width of the middle one.
         code_is: "latent", the middle layer of the VAE is z; or "hidden", a latent layer of ``latent_dim`` lies
             inside it.
         latent_dim: size of z if ``code_is="hidden"``.
@@ -35,24 +38,23 @@ class HyVAE(RatingModel):
         beta: weight of the divergence.
         anneal: share of training over which beta rises from 0.
         dropout: share of the deep branch's code that is dropped. (The paper's 0.8 may also be what is kept.)
-        penalty: weight of the squared weights, on ``penalised`` layers: "deep", those of the deep branch between the
-            shared layer and the branch's output layer, which is free; or "all".
+        penalty: weight of the squared weights of the ``penalised`` layers.
+        penalised: "deep", the layers of the deep branch between the shared layer and the branch's output layer, which
+            is free; or "all".
         error: "sum" of a user's squared errors, as a Gaussian likelihood has it, or their "mean".
         missing: what stands for missing ratings in the input: "zero", or "user_mean", the user's own level (which
             is subtracted, so that missing entries cost nothing).
         lr: RMSprop's step size.
-
-    An option left at None takes the system's own value, in ``defaults``.
     """
 
     slug = "hyvae"
     about = "VAE and deep autoencoder fused, for ratings (Liu et al.)"
-    defaults: ClassVar[dict[str, Any]] = {"branches": "both"}
+    changes = "ratings; a second branch"
 
     def __init__(
         self,
         n_items: int,
-        branches: Literal["both", "deep", "vae"] | None = None,
+        branches: Literal["both", "deep", "vae"] = "both",
         hidden: int = 256,
         code: int = 512,
         code_is: Literal["latent", "hidden"] = "latent",
@@ -68,14 +70,12 @@ class HyVAE(RatingModel):
         missing: Literal["zero", "user_mean"] = "user_mean",
         lr: float = 1e-4,
     ):
-        options = {name: value for name, value in locals().items() if name not in ("self", "n_items", "__class__")}
-        options["branches"] = branches or self.defaults["branches"]
-        super().__init__(n_items, **options)
+        super().__init__(n_items)
+        self.use_likelihood("gaussian")
         if depth % 2 == 0:
             raise ConfigError(f"{self.slug}: depth={depth}: must be odd, as many layers before the code as after it")
-        self.offsets = Offsets(n_items)
         self.input = SparseInput(n_items, hidden, dropout=0.0)  # the shared pre-coding layer
-        if options["branches"] != "deep":
+        if branches != "deep":
             inner = code if code_is == "latent" else latent_dim
             self.to_code = nn.Identity() if code_is == "latent" else nn.Sequential(nn.Linear(hidden, code), nn.ReLU())
             self.posterior = nn.Linear(hidden if code_is == "latent" else code, 2 * inner)
@@ -83,7 +83,7 @@ class HyVAE(RatingModel):
             out += [] if code_is == "latent" else [nn.Linear(code, hidden)]
             self.decoder = nn.Sequential(*out, nn.ReLU())
             self.vae_output = nn.Linear(hidden, n_items)
-        if options["branches"] != "vae":
+        if branches != "vae":
             widths = [hidden] * (depth // 2) + [code] + [hidden] * (depth // 2)
             layers: list[nn.Module] = []
             for at, (before, after) in enumerate(pairwise(widths)):
@@ -91,7 +91,7 @@ class HyVAE(RatingModel):
                 layers += [nn.Dropout(dropout)] if at == depth // 2 - 1 else []
             self.deep = nn.Sequential(*layers)
             self.deep_output = nn.Linear(hidden, n_items)
-        if options["branches"] == "both" and fusion == "concat":
+        if branches == "both" and fusion == "concat":
             self.fuse = nn.Linear(2 * n_items, n_items)
         self.reset_parameters()
 
@@ -104,16 +104,11 @@ class HyVAE(RatingModel):
                 self.fuse.weight.copy_(0.5 * torch.cat([eye, eye], 1))
                 self.fuse.bias.zero_()
 
-    def prepare(self, train: Interactions) -> None:
-        """Note the items' shrunken mean ratings."""
-        super().prepare(train)
-        self.offsets.take(train)
-
     def precode(self, batch: Batch) -> Tensor:
         """Return the layer that both branches read, (B, hidden)."""
         values = batch.values
         if self.config["missing"] == "user_mean":
-            values = values - self.offsets.items.mean() - self.offsets.users(batch)[batch.rows, 0]
+            values = values - self.likelihood.items.mean() - self.likelihood.users(batch)[batch.rows, 0]
         return torch.relu(self.input.bag(batch, values) + self.input.bias)
 
     def encode(self, shared: Tensor) -> tuple[Tensor, Tensor]:
@@ -147,7 +142,7 @@ class HyVAE(RatingModel):
     def loss(self, batch: Batch, progress: float) -> tuple[Tensor, dict]:
         """Return the batch mean of L_rec + beta L_KL + L_deep, and its terms per user."""
         vae, deep, kl = self.branches(batch)
-        rest = self.offsets.centred(batch)
+        rest = self.likelihood.centred(batch)
 
         def error(prediction: Tensor) -> Tensor:
             squares = observed_squared_error(prediction, rest)
@@ -175,7 +170,7 @@ class HyVAE(RatingModel):
     def scores(self, batch: Batch) -> Tensor:
         """Return the ratings at the posterior mean, (B, n_items)."""
         vae, deep, _ = self.branches(batch)
-        return self.offsets(batch) + self.combine(vae, deep)
+        return self.likelihood.on_scale(self.combine(vae, deep), batch)
 
     @torch.no_grad()
     def rates_per_dimension(self, train: Interactions) -> Tensor:
@@ -185,19 +180,3 @@ class HyVAE(RatingModel):
             mu, logvar = self.encode(self.precode(batch))
             total = total + gaussian_kl(mu, logvar, per_dimension=True).sum(0)
         return total / train.n_users
-
-
-class DeepAE(HyVAE):
-    """Hy-VAE's deep branch alone (Table III)."""
-
-    slug = "deepae"
-    about = "the deep autoencoder of Hy-VAE alone"
-    defaults: ClassVar = {"branches": "deep"}
-
-
-class RatingVAE(HyVAE):
-    """Hy-VAE's variational branch alone (Table III)."""
-
-    slug = "vae"
-    about = "the variational branch of Hy-VAE alone"
-    defaults: ClassVar = {"branches": "vae"}

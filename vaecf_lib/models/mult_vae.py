@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from ..data import Batch, Interactions
 from ..maths import gaussian_kl, linear_annealing, sample_gaussian
-from ..nn import SparseInput, init_linear
+from ..nn import GaussianEncoder, MLPDecoder, SparseInput, init_linear, reset_parts
 from .base import Phase, penalised
 from .likelihood import Likelihood, LikelihoodModel
 
@@ -44,54 +44,46 @@ class MultVAE(LikelihoodModel):
         likelihood: Likelihood = "multinomial",
         lr: float = 1e-3,
     ):
-        super().__init__(
-            n_items,
-            latent_dim=latent_dim,
-            hidden=hidden,
-            beta=beta,
-            anneal=anneal,
-            dropout=dropout,
-            likelihood=likelihood,
-            lr=lr,
-        )
+        super().__init__(n_items)
         self.use_likelihood(likelihood)
-        self.beta, self.anneal, self.lr = beta, anneal, lr
-        self.input = SparseInput(n_items, hidden, dropout)
-        self.posterior = nn.Linear(hidden, 2 * latent_dim)
-        self.hidden = nn.Linear(latent_dim, hidden)
-        self.output = nn.Linear(hidden, n_items)
+        self.encoder = GaussianEncoder(n_items, hidden, latent_dim, dropout)
+        self.decoder = MLPDecoder(latent_dim, hidden, n_items)
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
         """Draw all weights anew."""
-        super().reset_parameters()
-        for layer in (self.posterior, self.hidden, self.output):
+        self.reset_layers()
+        for layer in (self.encoder.posterior, self.decoder.hidden, self.decoder.output):
             init_linear(layer.weight, layer.bias)
 
-    def encode(self, batch: Batch) -> tuple[Tensor, Tensor]:
-        """Return mu and log sigma^2 of q(z|x), each (B, latent_dim)."""
-        mu, logvar = self.posterior(torch.tanh(self.input(batch))).chunk(2, dim=-1)
-        return mu, logvar
+    def reset_layers(self) -> None:
+        """Draw every layer as it is by default, the linear ones in vain: all measured runs drew in this order."""
+        reset_parts(self.encoder)
+        reset_parts(self.decoder)
+
+    def encode(self, batch: Batch, drop: bool = True) -> tuple[Tensor, Tensor]:
+        """Return mu and log sigma^2 of q(z|x), each (B, latent_dim); ``drop=False`` reads the whole input."""
+        return self.encoder(batch, drop)
 
     def decode(self, z: Tensor) -> Tensor:
         """Return the logits eta, (B, n_items), for z (B, latent_dim)."""
-        return self.output(torch.tanh(self.hidden(z)))
+        return self.decoder(z)
 
-    def sample(self, batch: Batch) -> tuple[Tensor, Tensor]:
+    def sample(self, batch: Batch, drop: bool = True) -> tuple[Tensor, Tensor]:
         """Return one z ~ q(z|x), (B, latent_dim), and the rate per latent dimension, (B, latent_dim), in nats."""
-        mu, logvar = self.encode(batch)
+        mu, logvar = self.encode(batch, drop)
         return sample_gaussian(mu, logvar), gaussian_kl(mu, logvar, per_dimension=True)
 
     def loss(self, batch: Batch, progress: float) -> tuple[Tensor, dict]:
         """Return the batch mean of distortion + beta rate, and its terms in nats per user."""
         z, rate = self.sample(batch)
-        distortion, rate = -self.log_prob(self.decode(z), batch).mean(), rate.sum(-1).mean()
-        beta = linear_annealing(progress, self.beta, self.anneal)
+        distortion, rate = -self.likelihood.log_prob(self.decode(z), batch).mean(), rate.sum(-1).mean()
+        beta = linear_annealing(progress, self.config["beta"], self.config["anneal"])
         return distortion + beta * rate, {"distortion": distortion, "rate": rate, "beta": beta}
 
     def phases(self) -> list[Phase]:
         """One phase over all weights."""
-        return [Phase("all", list(self.parameters()), self.loss, lr=self.lr)]
+        return [Phase("all", list(self.parameters()), self.loss, lr=self.config["lr"])]
 
     @torch.no_grad()
     def elbo_terms(self, interactions: Interactions, seed: int = 0, batch_size: int = 500) -> dict[str, Tensor]:
@@ -99,22 +91,20 @@ class MultVAE(LikelihoodModel):
 
         ``distortion`` mean of -log p(x|z), nats · ``rate`` (latent_dim,) mean KL of each latent dimension, nats.
         """
-        training, device = self.training, self.device
+        device = self.device
         interactions = interactions.to(device)
         distortion, rate = 0.0, 0.0
-        self.eval()
         with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
             torch.manual_seed(seed)
             for batch in interactions.batches(batch_size):
-                z, rates = self.sample(batch)
-                distortion = distortion - self.log_prob(self.decode(z), batch).sum()
+                z, rates = self.sample(batch, drop=False)
+                distortion = distortion - self.likelihood.log_prob(self.decode(z), batch).sum()
                 rate = rate + rates.sum(0)
-        self.train(training)
         return {"distortion": distortion / interactions.n_users, "rate": rate / interactions.n_users}
 
     def scores(self, batch: Batch) -> Tensor:
         """Return the logits at the posterior mean, (B, n_items)."""
-        return self.on_scale(self.decode(self.encode(batch)[0]), batch)
+        return self.likelihood.on_scale(self.decode(self.encode(batch)[0]), batch)
 
 
 class MultDAE(LikelihoodModel):
@@ -126,7 +116,7 @@ class MultDAE(LikelihoodModel):
         dropout: share of a user's clicks hidden from the encoder at each update.
         penalty: lambda of the penalty lambda ||W||^2 added to the mean loss; the public code has 0.01 / 500. It is
             applied as Adam's coupled weight decay 2 lambda, which has the same gradient.
-        likelihood: as in :class:`MultVAE`.
+        likelihood: "multinomial", "bernoulli" or "n_choose_k"; or "gaussian", which makes the model one of ratings.
         lr: Adam's learning rate.
     """
 
@@ -142,9 +132,8 @@ class MultDAE(LikelihoodModel):
         likelihood: Likelihood = "multinomial",
         lr: float = 1e-3,
     ):
-        super().__init__(n_items, latent_dim=latent_dim, dropout=dropout, penalty=penalty, likelihood=likelihood, lr=lr)
+        super().__init__(n_items)
         self.use_likelihood(likelihood)
-        self.penalty, self.lr = penalty, lr
         self.input = SparseInput(n_items, latent_dim, dropout)
         self.output = nn.Linear(latent_dim, n_items)
         self.reset_parameters()
@@ -160,13 +149,13 @@ class MultDAE(LikelihoodModel):
 
     def scores(self, batch: Batch) -> Tensor:
         """Return the logits, or predicted ratings, (B, n_items)."""
-        return self.on_scale(self.logits(batch), batch)
+        return self.likelihood.on_scale(self.logits(batch), batch)
 
     def loss(self, batch: Batch, progress: float) -> tuple[Tensor, dict]:
         """Return the batch mean of -log p(x | code of x); the weight penalty acts in the optimiser."""
-        distortion = -self.log_prob(self.logits(batch), batch).mean()
+        distortion = -self.likelihood.log_prob(self.logits(batch), batch).mean()
         return distortion, {"distortion": distortion}
 
     def phases(self) -> list[Phase]:
         """One phase; weights are penalised, biases are not."""
-        return [Phase("all", penalised(self.parameters(), self.penalty), self.loss, lr=self.lr)]
+        return [Phase("all", penalised(self.parameters(), self.config["penalty"]), self.loss, lr=self.config["lr"])]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import ClassVar
 
 import torch
@@ -9,6 +10,7 @@ from torch import Tensor, nn
 
 from ..data import Batch, Interactions
 from ..errors import ConfigError
+from ..maths import observed_squared_error
 from .base import Model
 
 DAMPING = 5.0
@@ -39,11 +41,12 @@ def row_means(matrix: Interactions, damping: float = DAMPING) -> Tensor:
     return overall + total / _weights(matrix.counts, damping)
 
 
-class Offsets(nn.Module):
-    """What is known of a rating without a model: the item's shrunken mean, and how far the user lies above such means.
+class Ratings(nn.Module):
+    """The rating form of a system: it predicts what is left of a rating beyond what is known without it.
 
-    A system that predicts what is left beyond them starts as the baseline ``means``, and need not learn from an input
-    of unit length, which hides it, how generous a user is.
+    Known are the item's shrunken mean and how far the user lies above such means. A system that predicts the rest
+    starts as the baseline ``means``, and need not learn from an input of unit length, which hides it, how generous a
+    user is. The rest is Gaussian of variance 1.
 
     Args:
         n_items: number of items.
@@ -58,8 +61,13 @@ class Offsets(nn.Module):
         self.damping, self.parts = damping, parts
         self.register_buffer("items", torch.zeros(n_items))
 
-    def take(self, train: Interactions) -> None:
-        """Note the items' means."""
+    def prepare(self, train: Interactions) -> None:
+        """Note the items' means.
+
+        Raises:
+            ConfigError: ``train`` has no ratings.
+        """
+        check_ratings(train)
         if self.parts in ("both", "items"):
             self.items.copy_(row_means(train.transposed(), self.damping))
         elif self.parts != "none":
@@ -67,20 +75,31 @@ class Offsets(nn.Module):
 
     def users(self, batch: Batch) -> Tensor:
         """Return the users' shrunken mean distance from the items' means, (B, 1)."""
-        above = torch.zeros(len(batch), device=batch.rows.device)
         if self.parts not in ("both", "users"):
-            return above[:, None]
-        above.index_add_(0, batch.rows, batch.values - self.items[batch.items])
+            return torch.zeros(len(batch), 1, device=batch.rows.device)
+        above = batch.row_sums(batch.values - self.items[batch.items])
         return (above / _weights(batch.counts, self.damping))[:, None]
 
-    def forward(self, batch: Batch) -> Tensor:
-        """Return the ratings that the offsets alone predict, (B, n_items)."""
+    def known(self, batch: Batch) -> Tensor:
+        """Return the ratings as they are known without the system, (B, n_items)."""
         return self.items + self.users(batch)
 
     def centred(self, batch: Batch) -> Batch:
         """Return the batch with what is left of its ratings."""
         rest = batch.values - self.items[batch.items] - self.users(batch)[batch.rows, 0]
         return Batch(batch.users, batch.counts, batch.rows, batch.items, rest, batch.n_items)
+
+    def squared_error(self, rest: Tensor, batch: Batch) -> Tensor:
+        """Return the sum over each user's ratings of (what is left - ``rest``)^2, (B,); ``rest`` (B, n_items)."""
+        return observed_squared_error(rest, self.centred(batch))
+
+    def log_prob(self, rest: Tensor, batch: Batch) -> Tensor:
+        """Return the log-probability of each user's ratings, (B,), up to a constant."""
+        return -0.5 * self.squared_error(rest, batch)
+
+    def on_scale(self, rest: Tensor, batch: Batch) -> Tensor:
+        """Return ratings on the scale of the data, (B, n_items)."""
+        return self.known(batch) + rest
 
 
 class RatingModel(Model):
@@ -102,8 +121,8 @@ class TransductiveModel(RatingModel):
 
     needs: ClassVar[str] = "user"
 
-    def __init__(self, n_items: int, n_users: int | None = None, **options):
-        super().__init__(n_items, n_users=n_users, **options)
+    def __init__(self, n_items: int, n_users: int | None = None):
+        super().__init__(n_items)
         if n_users is not None:
             self._build(n_users)
 
@@ -129,12 +148,35 @@ class TransductiveModel(RatingModel):
             )
 
     def check_users(self, batch: Batch) -> Tensor:
-        """Return the batch's users.
+        """Return the batch's users; -1, of somebody it was not trained on, only if the system needs "either".
 
         Raises:
             ConfigError: the model was never fitted, or a user is not among those it was trained on.
         """
         n_users, users = self.config["n_users"], batch.users
-        if n_users is None or (len(users) and not bool(((users >= 0) & (users < n_users)).all())):
+        first = -1 if self.needs == "either" else 0
+        if n_users is None or bool(((users < first) | (users >= n_users)).any()):
             raise ConfigError(f"{self.slug} rates only for the users it was trained on: fit it on data with them")
-        return batch.users
+        return users
+
+    def fold_in(self, known: Tensor, batch: Batch, solve: Callable[[Tensor, Tensor], Tensor]) -> Tensor:
+        """Return the users' vectors, (B, d): rows of ``known`` (n_users, d), or for strangers what ``solve`` gives.
+
+        ``solve(items, values)`` gets a stranger's rated items and ratings, (n,) each, and returns the vector, (d,),
+        that minimises the training loss with everything else held fixed.
+        """
+        users = self.check_users(batch)
+        vectors = known[users]
+        for row in (users < 0).nonzero()[:, 0].tolist():
+            mine = batch.rows == row
+            vectors[row] = solve(batch.items[mine], batch.values[mine])
+        return vectors
+
+
+def ridge(features: Tensor, targets: Tensor, penalties: Tensor) -> Tensor:
+    """Return the w, (d,), that minimises ||targets - features w||^2 + sum_k penalties_k w_k^2.
+
+    ``features`` (n, d), ``targets`` (n,), ``penalties`` (d,), of which none is below 1e-6.
+    """
+    gram = features.T @ features + torch.diag(penalties.clamp_min(1e-6))
+    return torch.linalg.solve(gram, features.T @ targets)

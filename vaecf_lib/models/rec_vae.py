@@ -6,7 +6,7 @@ import copy
 from typing import Literal
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from ..data import Batch
 from ..errors import ConfigError
@@ -17,7 +17,7 @@ from ..maths import (
     sample_gaussian,
     standard_normal_log_prob,
 )
-from ..nn import DenseEncoder, GaussianEncoder
+from ..nn import DenseEncoder, GaussianEncoder, MLPDecoder
 from .base import Phase
 from .likelihood import Likelihood, LikelihoodModel
 
@@ -54,6 +54,7 @@ class RecVAE(LikelihoodModel):
 
     slug = "recvae"
     about = "deep encoder, composite prior, KL weight per user, alternating training (Shenbin et al. 2020)"
+    changes = "the prior, β per user"
 
     def __init__(
         self,
@@ -75,18 +76,16 @@ class RecVAE(LikelihoodModel):
         likelihood: Likelihood = "multinomial",
         lr: float = 5e-4,
     ):
-        options = {name: value for name, value in locals().items() if name not in ("self", "n_items", "__class__")}
-        super().__init__(n_items, **options)
+        super().__init__(n_items)
+        self.use_likelihood(likelihood)
         if clean_decoder and not alternating:
             raise ConfigError(
                 "recvae: clean_decoder needs alternating training: the encoder sees the decoder's input otherwise"
             )
-        self.use_likelihood(likelihood)
         encoder = DenseEncoder if architecture == "dense" else GaussianEncoder
         self.encoder = encoder(n_items, hidden, latent_dim, dropout)
         self.old_encoder = copy.deepcopy(self.encoder).requires_grad_(False)
-        self.hidden = None if architecture == "dense" else nn.Linear(latent_dim, hidden)
-        self.output = nn.Linear(latent_dim if architecture == "dense" else hidden, n_items)
+        self.decoder = MLPDecoder(latent_dim, None if architecture == "dense" else hidden, n_items)
         self.reset_parameters()
 
     @property
@@ -94,6 +93,11 @@ class RecVAE(LikelihoodModel):
         """The prior's weights on N(0, I), the old posterior and the wide Gaussian."""
         alpha = self.config["alpha"]
         return alpha, (1 - alpha) * 15 / 17, (1 - alpha) * 2 / 17
+
+    @property
+    def anneals(self) -> bool:
+        """Whether a constant ``beta`` is annealed; ``gamma`` is not."""
+        return self.config["gamma"] is None and super().anneals
 
     def reset_parameters(self) -> None:
         """Draw all weights anew, the old encoder's too."""
@@ -105,26 +109,20 @@ class RecVAE(LikelihoodModel):
         """phi_old <- phi: remember the posterior of this moment (Algorithm 1)."""
         self.old_encoder.load_state_dict(self.encoder.state_dict())
 
-    def encode(self, batch: Batch) -> tuple[Tensor, Tensor]:
-        """Return mu and log sigma^2 of q(z|x), each (B, latent_dim)."""
-        return self.encoder(batch)
+    def encode(self, batch: Batch, drop: bool = True) -> tuple[Tensor, Tensor]:
+        """Return mu and log sigma^2 of q(z|x), each (B, latent_dim); ``drop=False`` reads the whole input."""
+        return self.encoder(batch, drop)
 
-    def decode(self, z: Tensor, *, frozen: bool = False) -> Tensor:
+    def decode(self, z: Tensor, frozen: bool = False) -> Tensor:
         """Return the logits, (B, n_items). ``frozen``: without gradients for the decoder's weights, and their cost."""
-
-        def linear(layer: nn.Linear, h: Tensor) -> Tensor:
-            weight, bias = (p.detach() if frozen else p for p in (layer.weight, layer.bias))
-            return nn.functional.linear(h, weight, bias)
-
-        return linear(self.output, z if self.hidden is None else torch.tanh(linear(self.hidden, z)))
+        return self.decoder(z, frozen)
 
     def log_prior(self, z: Tensor, batch: Batch) -> Tensor:
         """Return log p(z) or, with the composite prior, log p(z | phi_old, x), shape (B,)."""
         if not self.config["composite_prior"]:
             return standard_normal_log_prob(z)
-        with torch.no_grad():
-            self.old_encoder.eval()  # the old posterior is that of the whole input
-            mu_old, logvar_old = self.old_encoder(batch)
+        with torch.no_grad():  # the old posterior is that of the whole input
+            mu_old, logvar_old = self.old_encoder(batch, drop=False)
         return composite_prior_log_prob(z, mu_old, logvar_old, self.weights, mixture=self.config["mixture"])
 
     def kl_weight(self, batch: Batch, progress: float) -> Tensor | float:
@@ -140,7 +138,7 @@ class RecVAE(LikelihoodModel):
         """
         mu, logvar = self.encode(batch)
         z = sample_gaussian(mu, logvar)
-        distortion = -self.log_prob(self.decode(z, frozen=frozen_decoder), batch).mean()
+        distortion = -self.likelihood.log_prob(self.decode(z, frozen=frozen_decoder), batch).mean()
         kl = gaussian_log_prob(z, mu, logvar) - self.log_prior(z, batch)
         loss = distortion + (self.kl_weight(batch, progress) * kl).mean()
         return loss, {"distortion": distortion, "rate": kl.mean()}
@@ -151,13 +149,10 @@ class RecVAE(LikelihoodModel):
 
     def decoder_loss(self, batch: Batch, progress: float) -> tuple[Tensor, dict]:
         """Return the batch mean of -log p(x|z), z from the encoder without a pass backward through it (Eq. 22)."""
-        training = self.encoder.training
-        self.encoder.train(training and not self.config["clean_decoder"])
         with torch.no_grad():
-            mu, logvar = self.encode(batch)
+            mu, logvar = self.encode(batch, drop=not self.config["clean_decoder"])
             z = sample_gaussian(mu, logvar)
-        self.encoder.train(training)
-        distortion = -self.log_prob(self.decode(z), batch).mean()
+        distortion = -self.likelihood.log_prob(self.decode(z), batch).mean()
         terms = {"distortion": distortion}
         if self.config["kl_in_decoder"]:
             with torch.no_grad():
@@ -169,7 +164,7 @@ class RecVAE(LikelihoodModel):
         lr = self.config["lr"]
         remember = self.update_prior if self.config["composite_prior"] else None
         encoder = list(self.encoder.parameters())
-        decoder = [p for layer in (self.hidden, self.output) if layer is not None for p in layer.parameters()]
+        decoder = list(self.decoder.parameters())
         if not self.config["alternating"]:
             return [Phase("all", encoder + decoder, self.elbo_loss, lr=lr, after=remember)]
         return [
@@ -179,4 +174,4 @@ class RecVAE(LikelihoodModel):
 
     def scores(self, batch: Batch) -> Tensor:
         """Return the logits at the posterior mean, (B, n_items)."""
-        return self.on_scale(self.decode(self.encode(batch)[0]), batch)
+        return self.likelihood.on_scale(self.decode(self.encode(batch)[0]), batch)

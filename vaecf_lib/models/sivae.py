@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from ..data import Batch
 from ..maths import gaussian_mixture_log_prob, linear_annealing, sample_gaussian, standard_normal_log_prob
-from ..nn import SparseInput, init_linear
+from ..nn import MLPDecoder, SparseInput, init_linear
 from .base import Phase
 from .likelihood import ClickLikelihood, LikelihoodModel
 
@@ -32,11 +32,16 @@ class SIVAE(LikelihoodModel):
         noise: "gaussian", N(0, I), or "bernoulli", fair coins as in the public code of semi-implicit inference.
         n_mixing: K, the number of further draws in the surrogate's inner mean; they lower the rate by at most
             log(K + 1) nats, and are inert while z's own component alone covers z.
-        beta, anneal, dropout, likelihood, lr: as in :class:`~vaecf_lib.models.MultVAE`.
+        beta: final weight of the KL term.
+        anneal: share of training over which the weight rises linearly from 0 to ``beta``.
+        dropout: share of a user's clicks hidden from the encoder at each update.
+        likelihood: "multinomial", "bernoulli" or "n_choose_k".
+        lr: Adam's learning rate.
     """
 
     slug = "sivae"
     about = "semi-implicit posterior, K + 1-sample surrogate bound (Zamani et al. 2022)"
+    changes = "the posterior's shape"
     scoring_noise: Tensor
 
     def __init__(
@@ -54,23 +59,21 @@ class SIVAE(LikelihoodModel):
         likelihood: ClickLikelihood = "multinomial",
         lr: float = 1e-3,
     ):
-        options = {name: value for name, value in locals().items() if name not in ("self", "n_items", "__class__")}
-        super().__init__(n_items, **options)
+        super().__init__(n_items)
         self.use_likelihood(likelihood)
         # One sparse product gives x's share of every layer and of the heads: it does not depend on the noise.
         self.input = SparseInput(n_items, layers * hidden + 2 * latent_dim, dropout)
         self.inject = nn.ModuleList(nn.Linear(noise_dim, hidden, bias=False) for _ in range(layers))
         self.layers = nn.ModuleList(nn.Linear(hidden, hidden, bias=False) for _ in range(layers - 1))
         self.posterior = nn.Linear(hidden, 2 * latent_dim)
-        self.hidden = nn.Linear(latent_dim, hidden)
-        self.output = nn.Linear(hidden, n_items)
+        self.decoder = MLPDecoder(latent_dim, hidden, n_items)
         self.register_buffer("scoring_noise", torch.empty(layers, SCORING_DRAWS, 1, noise_dim))
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
         """Draw all weights anew, and the noise that :meth:`scores` averages over."""
         super().reset_parameters()
-        for layer in (self.posterior, self.hidden, self.output):
+        for layer in (self.posterior, self.decoder.hidden, self.decoder.output):
             init_linear(layer.weight, layer.bias)
         self.scoring_noise.copy_(self.draw_noise(SCORING_DRAWS, 1))
 
@@ -93,7 +96,7 @@ class SIVAE(LikelihoodModel):
 
     def decode(self, z: Tensor) -> Tensor:
         """Return the logits eta, (B, n_items), for z (B, latent_dim)."""
-        return self.output(torch.tanh(self.hidden(z)))
+        return self.decoder(z)
 
     def loss(self, batch: Batch, progress: float) -> tuple[Tensor, dict]:
         """Return the batch mean of distortion + beta rate, the negative surrogate bound at beta = 1.
@@ -102,7 +105,7 @@ class SIVAE(LikelihoodModel):
         """
         mu, logvar = self.encode(batch, self.draw_noise(self.config["n_mixing"] + 1, len(batch)))
         z = sample_gaussian(mu[0], logvar[0])
-        distortion = -self.log_prob(self.decode(z), batch).mean()
+        distortion = -self.likelihood.log_prob(self.decode(z), batch).mean()
         rate = (gaussian_mixture_log_prob(z, mu, logvar) - standard_normal_log_prob(z)).mean()
         beta = linear_annealing(progress, self.config["beta"], self.config["anneal"])
         return distortion + beta * rate, {"distortion": distortion, "rate": rate, "beta": beta}

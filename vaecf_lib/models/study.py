@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, ClassVar, Literal
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
@@ -22,52 +22,50 @@ from .mult_vae import MultVAE
 
 
 class StudyVAE(MultVAE):
-    """Mult-VAE with any likelihood, posterior and prior of the study; the systems below are settings of it.
+    """Mult-VAE with any likelihood, posterior and prior of the study; its systems are settings of this one.
+
+    "vae-multinomial" and "vae-logistic" have no KL term (Table 2), "vae-vamp", "vae-iaf" and "vae-reg" are Table 3's,
+    and "vae-nck" has the exact likelihood that the paper bounds and does not train.
 
     Args:
         n_items: number of items.
-        latent_dim, hidden, anneal, dropout, lr: as in :class:`MultVAE`.
+        latent_dim: size of z.
+        hidden: width of the encoder's and the decoder's hidden layer.
         beta: final weight of the KL term; 0 removes it.
+        anneal: share of training over which the weight rises linearly from 0 to ``beta``.
+        dropout: share of a user's clicks hidden from the encoder at each update.
         likelihood: "multinomial" (Eq. 8), "bernoulli" (Eq. 10) or "n_choose_k" (Eq. 9, exact).
         posterior: "gaussian", or "iaf", a Gaussian followed by one step of inverse autoregressive flow.
         prior: "standard", N(0, I), or "vamp", the mean of the encoder's Gaussians at learned pseudo-inputs.
         pseudo_inputs: how many of them.
         penalty: lambda of the term lambda ||W||^2 over all weight matrices, added to the mean loss. The paper adds
             it under maximisation; it acts here as Adam's coupled weight decay 2 lambda, the same gradient.
-
-    An option left at None takes the system's own value, in ``defaults``.
+        lr: Adam's learning rate.
     """
 
-    defaults: ClassVar[dict[str, Any]] = {
-        "beta": 0.2,
-        "likelihood": "multinomial",
-        "posterior": "gaussian",
-        "prior": "standard",
-        "penalty": 0.0,
-    }
+    slug = "study-vae"
+    about = "Mult-VAE with any likelihood, posterior and prior (Zamani et al. 2022)"
+    changes = "the likelihood"
 
     def __init__(
         self,
         n_items: int,
         latent_dim: int = 200,
         hidden: int = 600,
-        beta: float | None = None,
+        beta: float = 0.2,
         anneal: float = 0.85,
         dropout: float = 0.5,
-        likelihood: Likelihood | None = None,
-        posterior: Literal["gaussian", "iaf"] | None = None,
-        prior: Literal["standard", "vamp"] | None = None,
+        likelihood: Likelihood = "multinomial",
+        posterior: Literal["gaussian", "iaf"] = "gaussian",
+        prior: Literal["standard", "vamp"] = "standard",
         pseudo_inputs: int = 5,
-        penalty: float | None = None,
+        penalty: float = 0.0,
         lr: float = 1e-3,
     ):
-        given = {"beta": beta, "likelihood": likelihood, "posterior": posterior, "prior": prior, "penalty": penalty}
-        chosen = StudyVAE.defaults | self.defaults | {name: v for name, v in given.items() if v is not None}
-        super().__init__(n_items, latent_dim, hidden, chosen["beta"], anneal, dropout, chosen["likelihood"], lr)
-        self.config |= chosen | {"pseudo_inputs": pseudo_inputs}
-        if chosen["posterior"] == "iaf":
+        super().__init__(n_items, latent_dim, hidden, beta, anneal, dropout, likelihood, lr)
+        if posterior == "iaf":
             self.flow = InverseAutoregressiveFlow(latent_dim, hidden)
-        if chosen["prior"] == "vamp":
+        if prior == "vamp":
             self.pseudo = nn.Parameter(torch.empty(pseudo_inputs, n_items))
             nn.init.normal_(self.pseudo, 0.05, 0.01)
 
@@ -77,25 +75,31 @@ class StudyVAE(MultVAE):
         if hasattr(self, "pseudo"):
             nn.init.normal_(self.pseudo, 0.05, 0.01)
 
+    def reset_layers(self) -> None:
+        """Draw every layer as it is by default."""
+        super().reset_layers()
+        if hasattr(self, "flow"):
+            self.flow.reset_parameters()
+
     def _heads(self, hidden: Tensor) -> tuple[Tensor, Tensor]:
-        mu, logvar = self.posterior(torch.tanh(hidden)).chunk(2, dim=-1)
+        mu, logvar = self.encoder.heads(hidden)
         # The VampPrior's components are posteriors: bounded variances keep them from shrinking onto single codes.
         return mu, logvar.clamp(-12, 4) if self.config["prior"] == "vamp" else logvar
 
-    def encode(self, batch: Batch) -> tuple[Tensor, Tensor]:
+    def encode(self, batch: Batch, drop: bool = True) -> tuple[Tensor, Tensor]:
         """Return mu and log sigma^2 of the Gaussian (before the flow, if there is one), each (B, latent_dim)."""
-        return self._heads(self.input(batch))
+        return self._heads(self.encoder.input(batch, drop))
 
     def log_prior(self, z: Tensor) -> Tensor:
         """Return log p(z), shape (B,)."""
         if self.config["prior"] == "standard":
             return standard_normal_log_prob(z)
-        mu, logvar = self._heads(self.input.dense(nn.functional.hardtanh(self.pseudo, 0.0, 1.0)))
+        mu, logvar = self._heads(self.encoder.input.dense(nn.functional.hardtanh(self.pseudo, 0.0, 1.0)))
         return gaussian_mixture_log_prob(z, mu[:, None], logvar[:, None])
 
-    def sample(self, batch: Batch) -> tuple[Tensor, Tensor]:
+    def sample(self, batch: Batch, drop: bool = True) -> tuple[Tensor, Tensor]:
         """Return one z ~ q(z|x) and its rate: per dimension in closed form, or the one-sample estimate, (B, 1)."""
-        mu, logvar = self.encode(batch)
+        mu, logvar = self.encode(batch, drop)
         z = sample_gaussian(mu, logvar)
         if self.config["posterior"] == "gaussian" and self.config["prior"] == "standard":
             return z, gaussian_kl(mu, logvar, per_dimension=True)
@@ -109,58 +113,10 @@ class StudyVAE(MultVAE):
         """One phase; weight matrices are penalised, biases and pseudo-inputs are not."""
         groups = penalised((p for name, p in self.named_parameters() if name != "pseudo"), self.config["penalty"])
         groups[1]["params"] += [p for name, p in self.named_parameters() if name == "pseudo"]
-        return [Phase("all", groups, self.loss, lr=self.lr)]
+        return [Phase("all", groups, self.loss, lr=self.config["lr"])]
 
     def scores(self, batch: Batch) -> Tensor:
         """Return the logits at the Gaussian's mean, sent through the flow if there is one; (B, n_items)."""
         mu, _ = self.encode(batch)
         z = self.flow(mu)[0] if self.config["posterior"] == "iaf" else mu
-        return self.on_scale(self.decode(z), batch)
-
-
-class VAEMultinomial(StudyVAE):
-    """Mult-VAE without its KL term (Table 2 of the paper)."""
-
-    slug = "vae-multinomial"
-    about = "Mult-VAE without the KL term (Zamani et al. 2022)"
-    defaults: ClassVar = {"beta": 0.0}
-
-
-class VAELogistic(StudyVAE):
-    """Independent Bernoullis instead of the multinomial, no KL term (Table 2)."""
-
-    slug = "vae-logistic"
-    about = "logistic likelihood, no KL term (Zamani et al. 2022)"
-    defaults: ClassVar = {"beta": 0.0, "likelihood": "bernoulli"}
-
-
-class VAEVamp(StudyVAE):
-    """Mult-VAE with a VampPrior of five pseudo-inputs (Table 3)."""
-
-    slug = "vae-vamp"
-    about = "Mult-VAE with a VampPrior of 5 pseudo-inputs (Zamani et al. 2022)"
-    defaults: ClassVar = {"prior": "vamp"}
-
-
-class VAEIAF(StudyVAE):
-    """Mult-VAE whose posterior goes through one step of inverse autoregressive flow (Table 3)."""
-
-    slug = "vae-iaf"
-    about = "Mult-VAE with one step of inverse autoregressive flow (Zamani et al. 2022)"
-    defaults: ClassVar = {"posterior": "iaf"}
-
-
-class VAEReg(StudyVAE):
-    """Mult-VAE with a penalty of 0.01 on its squared weights (Table 3)."""
-
-    slug = "vae-reg"
-    about = "Mult-VAE with weight penalty 0.01 (Zamani et al. 2022)"
-    defaults: ClassVar = {"penalty": 0.01}
-
-
-class VAENck(StudyVAE):
-    """Mult-VAE with the exact n-Choose-k likelihood, which the paper bounds and does not train."""
-
-    slug = "vae-nck"
-    about = "Mult-VAE with the exact n-Choose-k likelihood (Eq. 9 of Zamani et al. 2022)"
-    defaults: ClassVar = {"likelihood": "n_choose_k"}
+        return self.likelihood.on_scale(self.decode(z), batch)

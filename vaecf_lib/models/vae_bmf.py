@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from itertools import pairwise
 from typing import Literal
 
 import torch
@@ -12,13 +11,9 @@ from torch import Tensor, nn
 from ..data import Batch, Block, BlockSweep, Interactions, RowSweep
 from ..errors import ConfigError
 from ..maths import gaussian_kl, sample_gaussian
-from ..nn import SparseInput, row_dot, row_sum
+from ..nn import SparseInput, bag_sum, dense_layers, row_dot, row_sum
 from .base import Phase
-from .ratings import Offsets, TransductiveModel
-
-
-def _dense(widths: list[int]) -> nn.Sequential:
-    return nn.Sequential(*(part for a, b in pairwise(widths) for part in (nn.Linear(a, b), nn.ReLU())))
+from .ratings import Ratings, TransductiveModel
 
 
 class Tower(nn.Module):
@@ -36,13 +31,13 @@ class Tower(nn.Module):
         super().__init__()
         widths = [hidden] * data_layers + [data_dim]
         if data_input:
-            self.data, self.data_rest = SparseInput(n_inputs, widths[0], dropout=0.0), _dense(widths)
+            self.data, self.data_rest = SparseInput(n_inputs, widths[0], dropout=0.0), dense_layers(widths)
         if feedback:
             self.phi = nn.Parameter(torch.empty(n_inputs, latent_dim, widths[0]))
             self.phi_bias = nn.Parameter(torch.empty(widths[0]))
-            self.latent_rest = _dense(widths)
+            self.latent_rest = dense_layers(widths)
         joined = [data_dim * (data_input + feedback)] + [hidden] * layers
-        self.head, self.output = _dense(joined), nn.Linear(joined[-1], latent_dim)
+        self.head, self.output = dense_layers(joined), nn.Linear(joined[-1], latent_dim)
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
@@ -119,8 +114,7 @@ class Attention(nn.Module):
             context = share @ embeddings
         else:
             share = self.weights(row_dot(query, batch, embeddings), batch)
-            bag = nn.functional.embedding_bag
-            context = bag(batch.items, embeddings, batch.offsets, mode="sum", per_sample_weights=share)
+            context = bag_sum(embeddings, batch.items, batch.offsets, share)
         return self.mix(torch.cat([own, context], -1))
 
 
@@ -132,15 +126,15 @@ class Side(nn.Module):
         shape = [config[k] for k in ("latent_dim", "data_dim", "hidden", "data_layers", "layers")]
         self.dropout = config["dropout"]
         self.mean, self.variance = (Tower(n_inputs, *shape, config["data_input"], config["feedback"]) for _ in range(2))
-        if config["attention"] is not None:
+        if config["attention"] is not None and config["feedback"]:  # it looks at the fed-back embeddings
             self.look_mean, self.look_variance = (
                 Attention(config["latent_dim"], config["attention"], config["scope"]) for _ in range(2)
             )
 
-    def forward(self, batch: Batch, embeddings: Tensor) -> tuple[Tensor, Tensor]:
-        """Return mu and log sigma^2, each (B, latent_dim)."""
+    def forward(self, batch: Batch, embeddings: Tensor, drop: bool = True) -> tuple[Tensor, Tensor]:
+        """Return mu and log sigma^2, each (B, latent_dim); ``drop=False`` reads whole rows in training, too."""
         kept = None
-        if self.training and self.dropout > 0:
+        if self.training and drop and self.dropout > 0:
             kept = nn.functional.dropout(torch.ones_like(batch.values), self.dropout)
         mu, raw = self.mean(batch, kept, embeddings), self.variance(batch, kept, embeddings)
         if hasattr(self, "look_mean"):
@@ -156,13 +150,18 @@ class VAEBMF(TransductiveModel):
 
     Args:
         n_items: number of items.
-        latent_dim: K; data_dim: K', the width at which data and latent part meet; hidden: neurons of a hidden layer.
-        data_layers: L', hidden layers of each part; layers: L, hidden layers after they meet.
-        beta_u, beta_v: weights of the two divergences.
-        attention: None, "paper" (scores divided by their sum, guarded) or "softmax"; scope: "rated" or "all". The
-            paper's shares do not depend on the scale of the scores; those of the softmax do, and are nearly even
-            where the scores are small.
-        feedback: read the other side's embeddings; data_input: read the ratings. (Table 4 switches them off.)
+        latent_dim: K, length of the factors.
+        data_dim: K', the width at which data and latent part meet.
+        hidden: neurons of a hidden layer.
+        data_layers: L', hidden layers of each part.
+        layers: L, hidden layers after the parts meet.
+        beta_u, beta_v: weight of the users' divergence, and of the items'.
+        attention: None, "paper" (scores divided by their sum, guarded) or "softmax". The paper's shares do not depend
+            on the scale of the scores; those of the softmax do, and are nearly even where the scores are small.
+            Without ``feedback`` there is none.
+        scope: what a row's attention looks at, "rated" or "all".
+        feedback: read the other side's embeddings. (Table 4 switches it off.)
+        data_input: read the ratings. (Table 4 switches it off, too.)
         kl: "once", each user's and each item's divergence counts once an iteration, as in Eq. 7; or "per_block", as
             the listing counts it, once for each block.
         updates: "nested" blocks, or "sequential", first users, then items, with the other side held fixed.
@@ -171,13 +170,15 @@ class VAEBMF(TransductiveModel):
         dropout: share of a row's entries hidden at each update from the two inputs of its encoder, ratings and
             embeddings; the attention still sees all of them. 0 is as printed.
         initial_variance: of the posteriors, before training; in (0, 1).
-        users_per_block, items_per_block: size of the blocks.
+        users_per_block, items_per_block: users, and items, of a block.
         lr: Adam's step size.
         n_users: taken from the data.
     """
 
     slug = "vae-bmf"
     about = "two-sided VAE for matrix factorisation with cross feedback (Jin et al.)"
+    changes = "ratings; items too"
+    needs = "either"
     by_user: Interactions | None = None  # what is left of the ratings beyond the offset
     by_item: Interactions | None = None
 
@@ -205,13 +206,9 @@ class VAEBMF(TransductiveModel):
         lr: float = 1e-3,
         n_users: int | None = None,
     ):
-        options = {name: value for name, value in locals().items() if name not in ("self", "n_items", "__class__")}
         if not (feedback or data_input):
             raise ConfigError("vae-bmf: feedback=False and data_input=False leave the encoders nothing to read")
-        if not feedback:  # the attention looks at the fed-back embeddings
-            options["attention"] = None
-        del options["n_users"]
-        super().__init__(n_items, n_users, **options)
+        super().__init__(n_items, n_users)
 
     def build(self, n_users: int) -> None:
         """Make all weights."""
@@ -220,8 +217,8 @@ class VAEBMF(TransductiveModel):
         for name, size in (("u", n_users), ("v", self.n_items)):
             self.register_buffer(f"{name}_sample", torch.zeros(size, k))  # what the other side reads
             self.register_buffer(f"{name}_mean", torch.zeros(size, k))  # what predicts
-        self.offsets = Offsets(self.n_items, parts=self.config["offset"])
-        self.register_buffer("above", torch.zeros(n_users))  # the users' part of the offsets
+        self.likelihood = Ratings(self.n_items, parts=self.config["offset"])
+        self.register_buffer("above", torch.zeros(n_users))  # the users' part of what is known
 
     @torch.no_grad()
     def reset_parameters(self) -> None:
@@ -238,10 +235,10 @@ class VAEBMF(TransductiveModel):
     def prepare(self, train: Interactions) -> None:
         """Note what is subtracted from the ratings, and the rest by user and by item."""
         super().prepare(train)
-        self.offsets.take(train)
+        self.likelihood.prepare(train)
         everyone = train.rows(torch.arange(train.n_users))
-        self.above.copy_(self.offsets.users(everyone)[:, 0])
-        rest = self.offsets.centred(everyone).values
+        self.above.copy_(self.likelihood.users(everyone)[:, 0])
+        rest = self.likelihood.centred(everyone).values
         self.by_user = Interactions(train.indptr, train.indices, rest, train.shape)
         self.by_item = self.by_user.transposed()
 
@@ -256,27 +253,25 @@ class VAEBMF(TransductiveModel):
 
     # --- the two encoders --------------------------------------------------------------------------------------
 
-    def encode_users(self, batch: Batch) -> tuple[Tensor, Tensor]:
+    def encode_users(self, batch: Batch, drop: bool = True) -> tuple[Tensor, Tensor]:
         """Return mu and log sigma^2 of q(u_i | V_i, X_i) for rows of ``by_user``, each (B, K)."""
-        return self.users(batch, self.v_sample)
+        return self.users(batch, self.v_sample, drop)
 
-    def encode_items(self, batch: Batch) -> tuple[Tensor, Tensor]:
+    def encode_items(self, batch: Batch, drop: bool = True) -> tuple[Tensor, Tensor]:
         """Return mu and log sigma^2 of q(v_j | U_j, X_j) for rows of ``by_item``, each (C, K)."""
-        return self.items(batch, self.u_sample)
+        return self.items(batch, self.u_sample, drop)
 
     @torch.no_grad()
     def resample(self) -> None:
         """Draw the embeddings that the encoders read in the next iteration, and note the means that predict."""
 
         def posterior(encode, matrix: Interactions) -> list[Tensor]:
-            return [torch.cat(part) for part in zip(*(encode(batch) for batch in matrix.batches(1000)), strict=True)]
+            batches = (encode(batch, drop=False) for batch in matrix.batches(1000))  # what predicts reads whole rows
+            return [torch.cat(part) for part in zip(*batches, strict=True)]
 
         # Users are encoded with the old V and items with the old U, so both before either is replaced.
-        was_training = self.training
-        self.eval()  # what predicts is encoded from whole rows
         mu, logvar = posterior(self.encode_users, self.by_user)
         nu, logtau = posterior(self.encode_items, self.by_item)
-        self.train(was_training)
         self.u_mean.copy_(mu)
         self.v_mean.copy_(nu)
         self.u_sample.copy_(sample_gaussian(mu, logvar))
@@ -339,12 +334,20 @@ class VAEBMF(TransductiveModel):
     # --- prediction --------------------------------------------------------------------------------------------
 
     def scores(self, batch: Batch) -> Tensor:
-        """Return the ratings at the posterior means, (B, n_items)."""
-        users = self.check_users(batch)
-        return self.above[users][:, None] + self.offsets.items + self.u_mean[users] @ self.v_mean.T
+        """Return the ratings at the posterior means, (B, n_items); a stranger's is encoded from the history."""
+        u, above = self._factors(batch)
+        return above[:, None] + self.likelihood.items + u @ self.v_mean.T
 
     def pair_scores(self, batch: Batch, rows: Tensor, items: Tensor) -> Tensor:
         """Return the ratings of single items, (n,)."""
-        users = self.check_users(batch)[rows]
-        known = self.above[users] + self.offsets.items[items]
-        return known + (self.u_mean[users] * self.v_mean[items]).sum(-1)
+        u, above = self._factors(batch)
+        return above[rows] + self.likelihood.items[items] + (u[rows] * self.v_mean[items]).sum(-1)
+
+    def _factors(self, batch: Batch) -> tuple[Tensor, Tensor]:
+        """Return each user's posterior mean, (B, K), and the users' part of what is known of their ratings, (B,)."""
+        users, new = self.check_users(batch), batch.users < 0
+        u, above = self.u_mean[users], self.above[users]
+        if bool(new.any()):
+            mu, _ = self.encode_users(self.likelihood.centred(batch), drop=False)
+            u, above = torch.where(new[:, None], mu, u), torch.where(new, self.likelihood.users(batch)[:, 0], above)
+        return u, above

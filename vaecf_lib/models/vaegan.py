@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, ClassVar, Literal
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
@@ -10,7 +10,7 @@ from torch.nn.functional import softplus
 
 from ..data import Batch
 from ..maths import gaussian_log_prob, linear_annealing, sample_gaussian, standard_normal_log_prob
-from ..nn import GaussianEncoder, SparseInput, init_linear, unit_length
+from ..nn import GaussianEncoder, MLPDecoder, SparseInput, init_linear, unit_length
 from .base import Phase, frozen
 from .likelihood import ClickLikelihood, LikelihoodModel
 
@@ -50,7 +50,10 @@ class ClickCritic(nn.Module):
 
 
 class VAEGAN(LikelihoodModel):
-    """An autoencoder with a black-box posterior, trained by up to two games; the three systems are settings of it.
+    """An autoencoder with a black-box posterior, trained by up to two games.
+
+    The defaults are the whole VAEGAN, "vaegan-avb-d-c"; "vaegan-avb-d" is it without the contractive penalty
+    (gamma 0), "vaegan-avb" without the click critic, too (beta 0).
 
     Encoder, decoder: max log p(x|z) - alpha T(x, z) + beta log sigma(D(x_hat * x | z_c)) - gamma ||dz/dx||^2
     (Eq. 13, with the sign of its last term corrected). T tells posterior from prior samples (Eq. 4), D real clicks
@@ -75,12 +78,14 @@ class VAEGAN(LikelihoodModel):
             (adaptive contrast of Mescheder et al. 2017).
         critic_hidden: width of the critics' layers, of which T has two and D one besides the encoder of z_c.
         critic_lr: the critics' learning rate; their Adam has beta_1 = 0.5.
-        dropout, likelihood, lr: as in :class:`~vaecf_lib.models.MultVAE`.
-
-    An option left at None takes the system's own value, in ``defaults``.
+        dropout: share of a user's clicks hidden from the encoder at each update.
+        likelihood: "bernoulli", as in the paper, "multinomial" or "n_choose_k".
+        lr: learning rate of encoder and decoder.
     """
 
-    defaults: ClassVar[dict[str, Any]] = {"beta": 0.0, "gamma": 0.0}
+    slug = "vaegan-avb-d-c"
+    about = "VAEGAN: discriminator and contractive penalty (Yu et al. 2019)"
+    changes = "an implicit posterior"
     scoring_noise: Tensor
 
     def __init__(
@@ -90,8 +95,8 @@ class VAEGAN(LikelihoodModel):
         hidden: int = 600,
         alpha: float = 0.2,
         anneal: float = 0.27,
-        beta: float | None = None,
-        gamma: float | None = None,
+        beta: float = 0.2,
+        gamma: float = 0.0003,
         injection: Literal["learned", "additive"] = "learned",
         noise_dim: int = 64,
         noise_std: float = 0.1,
@@ -103,26 +108,27 @@ class VAEGAN(LikelihoodModel):
         likelihood: ClickLikelihood = "bernoulli",
         lr: float = 1e-3,
     ):
-        options = {name: value for name, value in locals().items() if name not in ("self", "n_items", "__class__")}
-        given = {name: value for name, value in (("beta", beta), ("gamma", gamma)) if value is not None}
-        options |= self.defaults | given
-        super().__init__(n_items, **options)
+        super().__init__(n_items)
         self.use_likelihood(likelihood)
         self.input = SparseInput(n_items, hidden, dropout)
         self.code = nn.Linear(hidden, latent_dim)
         if injection == "learned":
             self.inject = nn.ModuleList(nn.Linear(noise_dim, width, bias=False) for width in (hidden, latent_dim))
             self.register_buffer("scoring_noise", torch.empty(2, SCORING_DRAWS, 1, noise_dim))
-        self.hidden = nn.Linear(latent_dim, hidden)
-        self.output = nn.Linear(hidden, n_items)
+        self.decoder = MLPDecoder(latent_dim, hidden, n_items)
         self.posterior_critic = PosteriorCritic(n_items, latent_dim, critic_hidden)
-        self.click_critic = ClickCritic(n_items, latent_dim, critic_hidden) if options["beta"] > 0 else None
+        self.click_critic = ClickCritic(n_items, latent_dim, critic_hidden) if beta > 0 else None
         self.reset_parameters()
+
+    @property
+    def anneals(self) -> bool:
+        """Whether ``alpha`` is annealed."""
+        return self.config["anneal"] > 0 and self.config["alpha"] > 0
 
     def reset_parameters(self) -> None:
         """Draw all weights anew, and the noise that :meth:`scores` averages over."""
         super().reset_parameters()
-        for layer in (self.code, self.hidden, self.output):
+        for layer in (self.code, self.decoder.hidden, self.decoder.output):
             init_linear(layer.weight, layer.bias)
         if self.config["injection"] == "learned":
             self.scoring_noise.normal_()
@@ -151,7 +157,7 @@ class VAEGAN(LikelihoodModel):
 
     def decode(self, z: Tensor) -> Tensor:
         """Return the logits, (..., n_items), for z (..., latent_dim)."""
-        return self.output(torch.tanh(self.hidden(z)))
+        return self.decoder(z)
 
     def contraction(self, z: Tensor, hidden: Tensor) -> Tensor:
         """Return ||dz / dx||_F^2 per user, (B,), for z (B, latent_dim) and hidden (B, hidden) of :meth:`encode`.
@@ -217,7 +223,7 @@ class VAEGAN(LikelihoodModel):
         alpha = linear_annealing(progress, self.config["alpha"], self.config["anneal"])
         z, hidden = (part[0] for part in self.encode(batch, self.draw_noise(1, len(batch))))
         logits = self.decode(z)
-        distortion = -self.log_prob(logits, batch).mean()
+        distortion = -self.likelihood.log_prob(logits, batch).mean()
         with frozen(self.posterior_critic):
             divergence = self.divergence(batch, z, self.contrast_moments(batch) if self.config["contrast"] else None)
         divergence = divergence.mean()
@@ -247,26 +253,3 @@ class VAEGAN(LikelihoodModel):
         """Return the logits at the mean of z over 16 fixed draws of the noise (at zero noise, if it is additive)."""
         noise = self.scoring_noise if self.config["injection"] == "learned" else self.draw_noise(1, 1, scale=0.0)
         return self.decode(self.encode(batch, noise)[0].mean(0))
-
-
-class VAEGANAvb(VAEGAN):
-    """Black-box posterior, no click critic and no contraction."""
-
-    slug = "vaegan-avb"
-    about = "adversarial variational Bayes (Yu et al. 2019)"
-
-
-class VAEGANAvbD(VAEGAN):
-    """The same with the conditional discriminator of clicks."""
-
-    slug = "vaegan-avb-d"
-    about = "adversarial variational Bayes with a click discriminator (Yu et al. 2019)"
-    defaults: ClassVar = {"beta": 0.2, "gamma": 0.0}
-
-
-class VAEGANAvbDC(VAEGAN):
-    """The same with the discriminator and the contractive penalty: the whole VAEGAN."""
-
-    slug = "vaegan-avb-d-c"
-    about = "VAEGAN: discriminator and contractive penalty (Yu et al. 2019)"
-    defaults: ClassVar = {"beta": 0.2, "gamma": 0.0003}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor, nn
 
 from ..data import Batch
@@ -22,9 +23,13 @@ class GaussianEncoder(nn.Module):
         self.input.reset_parameters()
         init_linear(self.posterior.weight, self.posterior.bias)
 
-    def forward(self, batch: Batch) -> tuple[Tensor, Tensor]:
-        """Return mu and log sigma^2, each (B, latent_dim)."""
-        mu, logvar = self.posterior(self.input(batch).tanh()).chunk(2, dim=-1)
+    def forward(self, batch: Batch, drop: bool = True) -> tuple[Tensor, Tensor]:
+        """Return mu and log sigma^2, each (B, latent_dim); ``drop=False`` keeps all entries in training, too."""
+        return self.heads(self.input(batch, drop))
+
+    def heads(self, hidden: Tensor) -> tuple[Tensor, Tensor]:
+        """Return mu and log sigma^2, each (B, latent_dim), from the first layer's output (B, hidden)."""
+        mu, logvar = self.posterior(torch.tanh(hidden)).chunk(2, dim=-1)
         return mu, logvar
 
 
@@ -50,9 +55,9 @@ class DenseEncoder(nn.Module):
         nn.init.uniform_(self.input.weight, -limit, limit)
         nn.init.uniform_(self.input.bias, -limit, limit)
 
-    def forward(self, batch: Batch) -> tuple[Tensor, Tensor]:
-        """Return mu and log sigma^2, each (B, latent_dim)."""
-        h = self.norms[0](nn.functional.silu(self.input(batch)))
+    def forward(self, batch: Batch, drop: bool = True) -> tuple[Tensor, Tensor]:
+        """Return mu and log sigma^2, each (B, latent_dim); ``drop=False`` keeps all entries in training, too."""
+        h = self.norms[0](nn.functional.silu(self.input(batch, drop)))
         earlier = h
         for layer, norm in zip(self.layers, list(self.norms)[1:], strict=True):
             h = norm(nn.functional.silu(layer(h) + earlier))

@@ -2,16 +2,40 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import torch
 from torch import Tensor, nn
 
 from ..data import Batch
 
 
+def reset_parts(module: nn.Module) -> None:
+    """Draw the weights of a module's parts anew; a part that resets itself also resets its own parts."""
+    for part in module.children():
+        if hasattr(part, "reset_parameters"):
+            part.reset_parameters()
+        else:
+            reset_parts(part)
+
+
 def init_linear(weight: Tensor, bias: Tensor) -> None:
     """Xavier-uniform weights, truncated-normal biases of 0.001, as in the public Mult-VAE code."""
     nn.init.xavier_uniform_(weight)
     nn.init.trunc_normal_(bias, std=0.001, a=-0.002, b=0.002)
+
+
+def dense_layers(widths: list[int]) -> nn.Sequential:
+    """Return linear layers between ``widths``, each with a ReLU after it."""
+    return nn.Sequential(*(part for a, b in pairwise(widths) for part in (nn.Linear(a, b), nn.ReLU())))
+
+
+def bag_sum(table: Tensor, items: Tensor, offsets: Tensor, weights: Tensor | None = None) -> Tensor:
+    """Return sums of the ``table`` rows ``items`` (n,), times ``weights`` (n,): one a bag, which begin at ``offsets``.
+
+    The one call for all sparse sums: (B, width) for a table (n_items, width), without a dense matrix of the input.
+    """
+    return nn.functional.embedding_bag(items, table, offsets, mode="sum", per_sample_weights=weights)
 
 
 class SparseInput(nn.Module):
@@ -32,17 +56,18 @@ class SparseInput(nn.Module):
         """Draw new weights."""
         init_linear(self.weight, self.bias)
 
-    def forward(self, batch: Batch) -> Tensor:
-        """Return (B, width) for a batch of B users; a user without items gets the bias."""
+    def forward(self, batch: Batch, drop: bool = True) -> Tensor:
+        """Return (B, width) for a batch of B users; a user without items gets the bias.
+
+        ``drop=False`` keeps all entries in training, too.
+        """
         values = unit_length(batch).to(self.weight.dtype)
-        values = nn.functional.dropout(values, self.dropout, self.training)
+        values = nn.functional.dropout(values, self.dropout, self.training and drop)
         return self.bag(batch, values) + self.bias
 
     def bag(self, batch: Batch, values: Tensor) -> Tensor:
         """Return the users' sums of weight rows, each row times its entry of ``values`` (n,); shape (B, width)."""
-        return nn.functional.embedding_bag(
-            batch.items, self.weight, batch.offsets, mode="sum", per_sample_weights=values
-        )
+        return bag_sum(self.weight, batch.items, batch.offsets, values)
 
     def dense(self, x: Tensor) -> Tensor:
         """Return (M, width) for M dense inputs (M, n_items), normalised and not dropped out."""
@@ -53,24 +78,26 @@ def unit_length(batch: Batch) -> Tensor:
     """Return the batch's entries, (n,), divided by the L2 norm of their user's row."""
     if batch.values is None:
         return batch.counts.clamp_min(1).to(torch.get_default_dtype()).rsqrt()[batch.rows]
-    squares = torch.zeros(len(batch), device=batch.rows.device).index_add_(0, batch.rows, batch.values**2)
-    return batch.values * squares.clamp_min(1e-12).rsqrt()[batch.rows]
+    return scaled_to_unit_length(batch, batch.values)
+
+
+def scaled_to_unit_length(batch: Batch, values: Tensor) -> Tensor:
+    """Return ``values`` of the batch's entries, (n,), over the L2 norm of their row, a constant for the gradient."""
+    squares = batch.row_sums(values.detach() ** 2)
+    return values * squares.clamp_min(1e-12).rsqrt()[batch.rows]
 
 
 class _RowSum(torch.autograd.Function):
     @staticmethod
     def forward(ctx, table: Tensor, batch: Batch, values: Tensor | None) -> Tensor:
         ctx.batch, ctx.values = batch, values
-        bag = nn.functional.embedding_bag
-        return bag(batch.items, table, batch.offsets, mode="sum", per_sample_weights=values)
+        return bag_sum(table, batch.items, batch.offsets, values)
 
     @staticmethod
     def backward(ctx, gradient: Tensor):
         order, offsets = ctx.batch.by_item
         values = None if ctx.values is None else ctx.values[order]
-        bag = nn.functional.embedding_bag
-        rows = ctx.batch.rows[order]
-        return bag(rows, gradient.contiguous(), offsets, mode="sum", per_sample_weights=values), None, None
+        return bag_sum(gradient.contiguous(), ctx.batch.rows[order], offsets, values), None, None
 
 
 def row_sum(table: Tensor, batch: Batch, values: Tensor | None = None) -> Tensor:
@@ -90,9 +117,7 @@ class _RowDot(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx, gradient: Tensor):
-        bag = nn.functional.embedding_bag
-        batch = ctx.batch
-        return bag(batch.items, ctx.table, batch.offsets, mode="sum", per_sample_weights=gradient), None, None
+        return bag_sum(ctx.table, ctx.batch.items, ctx.batch.offsets, gradient), None, None
 
 
 def row_dot(queries: Tensor, batch: Batch, table: Tensor) -> Tensor:

@@ -10,9 +10,9 @@ import pytest
 import torch
 
 import vaecf_lib as vc
-from vaecf_lib import bench
+from vaecf_lib.lab import bench
 
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[2]
 
 
 def load_peer():
@@ -33,9 +33,10 @@ def test_the_peer_is_the_same_model(planted_split):
     peer = load_peer().DenseMultVAE(planted_split.n_items, 8, 20).eval()
     ours = vc.models.MultVAE(planted_split.n_items, latent_dim=8, hidden=20, beta=0.2, anneal=0.0).eval()
     with torch.no_grad():
-        ours.input.weight.copy_(peer.q1.weight.T)
-        ours.input.bias.copy_(peer.q1.bias)
-        for mine, theirs in ((ours.posterior, peer.q2), (ours.hidden, peer.p1), (ours.output, peer.p2)):
+        ours.encoder.input.weight.copy_(peer.q1.weight.T)
+        ours.encoder.input.bias.copy_(peer.q1.bias)
+        layers = (ours.encoder.posterior, ours.decoder.hidden, ours.decoder.output)
+        for mine, theirs in zip(layers, (peer.q2, peer.p1, peer.p2), strict=True):
             mine.load_state_dict(theirs.state_dict())
     batch = planted_split.train.rows(torch.arange(64))
     torch.manual_seed(0)

@@ -1,7 +1,4 @@
-"""Who gains from the exact likelihood? Paired by user and seed, by activity and by -log P(no repeats).
-
-``python book/_ext/gains.py ml-1m 500 100``: data set, held-out users, epochs. Writes aggregates alone.
-"""
+"""Who gains from the exact likelihood (``vaecf gains``)? Paired by user and seed; writes aggregates alone."""
 
 from __future__ import annotations
 
@@ -11,17 +8,19 @@ from pathlib import Path
 import numpy as np
 import torch
 
-import vaecf_lib as vc
-from vaecf_lib.checkpoints import write_json
-from vaecf_lib.evaluation import per_user_metrics
-from vaecf_lib.ledger import machine
-from vaecf_lib.maths import log_elementary_symmetric
+from ..checkpoints import write_json
+from ..data import Interactions, load_dataset, split_strong
+from ..environment import machine
+from ..evaluation import per_user_metrics
+from ..maths import log_elementary_symmetric
+from ..models import Model, MultVAE
+from ..training import fit
+from . import RESULTS
 
-GAINS = Path(__file__).resolve().parents[1] / "results" / "gains"
 SEEDS = (0, 1, 2)
 
 
-def surprise_of_no_repeats(model, history) -> torch.Tensor:
+def surprise_of_no_repeats(model: Model, history: Interactions) -> torch.Tensor:
     """Return -log P(k draws of the model's multinomial have no repeat) per user, k the clicks of its history."""
     parts = []
     with torch.no_grad():
@@ -46,16 +45,17 @@ def fifths(by: np.ndarray, gain: np.ndarray) -> list[dict]:
     ]
 
 
-def main(dataset: str, n_heldout: int, epochs: int) -> None:
+def measure(dataset: str, n_heldout: int, epochs: int, folder: Path = RESULTS) -> None:
+    """Train Mult-VAE under both likelihoods, and write the gain in NDCG@100 by activity and by -log P(no repeats)."""
     torch.set_num_threads(1)
-    log = vc.load_dataset(dataset)
-    split = vc.split_strong(log, n_heldout=n_heldout)
+    log = load_dataset(dataset)
+    split = split_strong(log, n_heldout=n_heldout)
     gains, surprises = [], []
     for seed in SEEDS:
         values = {}
         for likelihood in ("multinomial", "n_choose_k"):
-            model = vc.models.MultVAE(split.n_items, likelihood=likelihood)
-            vc.fit(model, split, epochs=epochs, seed=seed, device="cpu", progress=False)
+            model = MultVAE(split.n_items, likelihood=likelihood)
+            fit(model, split, epochs=epochs, seed=seed, device="cpu", progress=False)
             values[likelihood] = per_user_metrics(model, split.test, ("ndcg@100",))["ndcg@100"].numpy()
             if likelihood == "multinomial":
                 surprises.append(surprise_of_no_repeats(model, split.test.history).numpy())
@@ -71,7 +71,7 @@ def main(dataset: str, n_heldout: int, epochs: int) -> None:
         "seeds": SEEDS,
         "epochs": epochs,
         "machine": machine("cpu"),
-        "command": f"python book/_ext/gains.py {dataset} {n_heldout} {epochs}",
+        "command": f"vaecf gains {dataset} --n-heldout {n_heldout} --epochs {epochs}",
         "n_users": int(scored.sum()),
         "by_seed": [round(float(g[scored].mean()), 4) for g in gains],
         "gain": round(float(gain.mean()), 4),
@@ -81,9 +81,5 @@ def main(dataset: str, n_heldout: int, epochs: int) -> None:
         "activity": fifths(activity, gain),
         "no_repeats": fifths(surprise, gain),
     }
-    GAINS.mkdir(parents=True, exist_ok=True)
-    write_json(GAINS / f"{dataset}.json", result)
-
-
-if __name__ == "__main__":
-    main(sys.argv[1], int(sys.argv[2]), int(sys.argv[3]))
+    (folder / "gains").mkdir(parents=True, exist_ok=True)
+    write_json(folder / "gains" / f"{dataset}.json", result)

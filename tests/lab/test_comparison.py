@@ -4,8 +4,8 @@ import pandas as pd
 import pytest
 
 import vaecf_lib as vc
-from vaecf_lib import ledger, plots
-from vaecf_lib.comparison import critical_difference, friedman_p, mean_ranks
+from vaecf_lib.lab import ledger
+from vaecf_lib.lab.comparison import critical_difference, friedman_p, mean_ranks
 
 
 def test_nemenyi_quantiles_are_demsars():
@@ -31,15 +31,3 @@ def test_ties_share_ranks_and_gaps_are_refused():
     values.loc[0, "a"] = float("nan")
     with pytest.raises(vc.ConfigError, match="has no rank"):
         mean_ranks(values)
-
-
-def test_rank_diagram_joins_what_cannot_be_told_apart():
-    ranks = pd.Series({"first": 1.0, "second": 1.6, "third": 3.0, "last": 4.4})
-    figure, axes = plots.rank_diagram(ranks, 1.5)
-    joined = [line.get_xdata() for line in axes.lines if line.get_linewidth() == 4]
-    assert [[round(x + e, 2) for x, e in zip(ends, (0.03, -0.03), strict=True)] for ends in joined] == [
-        [1.0, 1.6],
-        [1.6, 3.0],
-        [3.0, 4.4],
-    ]
-    plots.plt.close(figure)

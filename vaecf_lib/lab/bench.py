@@ -18,11 +18,11 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from .data import Interactions
-from .errors import ConfigError
-from .ledger import machine
-from .models import MultVAE
-from .training import peak_memory_mb, pick_device
+from ..data import Interactions
+from ..environment import machine
+from ..errors import ConfigError
+from ..models import MultVAE
+from ..training import peak_memory_mb, pick_device
 
 PEERS = Path("benchmarks")
 POSITIVES = 73  # mean interactions per user, as in ML-20M after Liang et al.'s preprocessing
@@ -109,7 +109,7 @@ def output_layer_floor(n_items: int, batch_size: int = 500, hidden: int = 600) -
 
 def _in_own_process(which: str, n_users: int, n_items: int, n_steps: int, threads: int, device: str) -> dict:
     call = f"bench._measure({which!r}, {n_users}, {n_items}, {n_steps}, {device!r})"
-    code = f"import json; from vaecf_lib import bench; print(json.dumps({call}))"
+    code = f"import json; from vaecf_lib.lab import bench; print(json.dumps({call}))"
     env = os.environ | {"OMP_NUM_THREADS": str(threads), "MKL_NUM_THREADS": str(threads)}
     if which != "ours":  # a peer's own program would run with torch's defaults
         env["THP_MEM_ALLOC_ENABLE"] = "0"

@@ -1,4 +1,4 @@
-"""The ledger: reported and measured numbers, and running a study."""
+"""The ledger: reported and measured numbers side by side."""
 
 import json
 from pathlib import Path
@@ -6,10 +6,10 @@ from pathlib import Path
 import pytest
 
 import vaecf_lib as vc
-from vaecf_lib import ledger
-from vaecf_lib.systems import SYSTEMS, build
+from vaecf_lib.experiment import run_experiment
+from vaecf_lib.lab import ledger
 
-RESULTS = Path(__file__).resolve().parents[1] / "book" / "results"
+RESULTS = Path(__file__).resolve().parents[2] / "book" / "results"
 
 
 def test_reported_numbers_are_complete():
@@ -71,27 +71,12 @@ def test_readme_shows_the_measured_rating_errors():
 def test_a_measured_number_repeats():
     """The command of a committed result gives that result."""
     run = json.loads((RESULTS / "measured" / "planted.strong.mult-dae.seed0.json").read_text())
-    from vaecf_lib.experiment import run_experiment
-
     again, _ = run_experiment(
         run["model"], vc.load_dataset("planted"), epochs=run["epochs"], seed=0, device="cpu", settings=run["settings"],
         progress=False,
     )  # fmt: skip
     for metric, value in run["metrics"].items():
         assert again["metrics"][metric]["mean"] == pytest.approx(value["mean"], abs=0.004)
-
-
-def test_reproduce_fills_a_folder_and_keeps_what_is_there(tmp_path, monkeypatch):
-    rows = {"popularity": ("popularity", {}), "half": ("random", {})}
-    study = {"protocol": "strong", "settings": {"planted": {"n_heldout": 100}}, "rows": rows}
-    monkeypatch.setitem(ledger.STUDIES, "toy", study)
-    paths = ledger.reproduce("book", "toy", seeds=[0, 1], epochs=0, device="cpu", folder=tmp_path)
-    assert len(paths) == 4 and all(p.exists() for p in paths)
-    stamps = [p.stat().st_mtime_ns for p in paths]
-    ledger.reproduce("book", "toy", seeds=[0, 1], epochs=0, device="cpu", folder=tmp_path)
-    assert stamps == [p.stat().st_mtime_ns for p in paths]
-    table = ledger.table("planted", folder=tmp_path)
-    assert list(table.index) == ["popularity", "half"] and (table["seeds"] == 2).all()
 
 
 def test_the_setting_with_the_best_validation_value_is_chosen(tmp_path):
@@ -160,46 +145,6 @@ def test_measured_rows_that_were_still_improving():
     assert "best epoch" not in ledger.table("ml-1m", folder=RESULTS)
 
 
-def test_reproduce_plans_a_papers_table():
-    plan = list(ledger._plan("recvae", "1", "ml-20m", None, RESULTS))
-    printed = ledger.reported(RESULTS).query("paper == 'recvae' and table == '1'")["model"]
-    assert {row[4] for row in plan} == set(printed) & set(SYSTEMS)
-    assert plan[0][1:3] == ("strong", {"n_heldout": 10_000})
-
-
-def test_rating_tables_are_planned_with_their_cut_and_rating_forms():
-    plan = {row[4]: row for row in ledger._plan("hyvae", "II", "douban", None, RESULTS)}
-    assert plan["random"][1:3] == ("ratings/80", {"published": False}) and plan["random"][5] == {"ratings": True}
-    assert plan["recvae"][5] == {"likelihood": "gaussian"} and plan["hyvae"][5] == {}
-    plan = list(ledger._plan("vae_bmf", "3", "ml-1m", None, RESULTS))
-    assert plan[0][1:3] == ("ratings/70", {"train": 0.7, "valid": 0.15, "test": 0.15, "published": False})
-    chosen = {row[3]: row[5] for row in ledger._plan("book", "hyvae", "douban", None, RESULTS)}
-    default = {row[3]: row[5] for row in ledger._plan("book", "hyvae", "ml-1m", None, RESULTS)}
-    assert chosen["biased-mf"]["penalty"] == 0.2 and default["biased-mf"]["penalty"] == 0.05
-
-
-def test_a_cut_of_ratings_is_part_of_a_results_name(tmp_path, monkeypatch):
-    row = {"flat": ("means", {"epochs": 0, "train": 0.5, "valid": 0.25, "test": 0.25})}
-    study = {"protocol": "ratings/half", "settings": {"planted": {}}, "rows": row, "metrics": ("mae", "ndcg_rated@5")}
-    monkeypatch.setitem(ledger.STUDIES, "toy", study)
-    (path,) = ledger.reproduce("book", "toy", seeds=[0], device="cpu", folder=tmp_path)
-    assert path.name == "planted.ratings-half.flat.seed0.json"
-    run = json.loads(path.read_text())
-    assert set(run["metrics"]) == {"mae", "ndcg_rated@5"} and run["cut"] == "half"
-    assert "--epochs 0" in run["command"] and "--metrics mae,ndcg_rated@5" in run["command"]
-    ours = ledger.measured(tmp_path)
-    assert set(ours["protocol"]) == {"ratings/half"} and set(ours["label"]) == {"flat"}
-
-
-def test_rows_of_a_study_are_chosen_by_their_names():
-    plan = list(ledger._plan("book", "recvae", "ml-1m", ["recvae, n_choose_k"], RESULTS))
-    assert [row[3:] for row in plan] == [("recvae, n_choose_k", "recvae", {"likelihood": "n_choose_k"})]
-    with pytest.raises(
-        vc.ConfigError, match=r"study 'recvae' has no row 'mult-vae'\. Known: recvae; recvae, n_choose_k"
-    ):
-        list(ledger._plan("book", "recvae", None, ["mult-vae"], RESULTS))
-
-
 def test_summary_counts_and_compares(tmp_path):
     (tmp_path / "measured").mkdir()
     (tmp_path / "reported.json").write_text((RESULTS / "reported.json").read_text())
@@ -209,11 +154,3 @@ def test_summary_counts_and_compares(tmp_path):
     text = ledger.summary(tmp_path)
     assert "of 727 reported numbers have runs beside them" in text
     assert "ml-20m    mult-dae     ndcg@100   paper 0.419" in text
-
-
-def test_every_system_builds_from_its_slug():
-    for slug, cls in SYSTEMS.items():
-        model = build(slug, 500)
-        assert type(model) is cls and model.slug == slug and cls.about
-    with pytest.raises(vc.ConfigError, match=r"mult-vae has no option gamma\. Known: latent_dim"):
-        build("mult-vae", 10, gamma=1)

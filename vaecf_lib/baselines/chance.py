@@ -1,4 +1,4 @@
-"""Floors nobody should lose to."""
+"""Chance: items in random order, or random ratings."""
 
 from __future__ import annotations
 
@@ -9,26 +9,6 @@ from ..data import Batch, Interactions
 from ..errors import ConfigError
 from ..models.base import Model
 from ..models.ratings import check_ratings
-
-
-class Popularity(Model):
-    """Rank items by the number of training users that have them: the same list for everyone."""
-
-    slug = "popularity"
-    about = "items by number of training users, the same for everyone"
-    reads_values = False
-
-    def __init__(self, n_items: int):
-        super().__init__(n_items)
-        self.register_buffer("popularity", torch.zeros(n_items))
-
-    def prepare(self, train: Interactions) -> None:
-        """Count each item's users."""
-        self.popularity.copy_(train.item_counts)
-
-    def scores(self, batch: Batch) -> Tensor:
-        """Return the counts, (B, n_items)."""
-        return self.popularity.expand(len(batch), -1)
 
 
 class Random(Model):
@@ -45,7 +25,7 @@ class Random(Model):
     values: Tensor
 
     def __init__(self, n_items: int, ratings: bool = False):
-        super().__init__(n_items, ratings=ratings)
+        super().__init__(n_items)
         self.rates = ratings
         self.register_buffer("key", torch.zeros((), dtype=torch.int64))
         self.register_buffer("values", torch.zeros(0))  # the ratings that occur in training, ascending

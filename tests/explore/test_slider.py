@@ -9,7 +9,6 @@ import pytest
 
 import vaecf_lib as vc
 from vaecf_lib import explore as package
-from vaecf_lib import plots
 from vaecf_lib.explore import Chart, Slider, explore, load_states, save_states
 
 
@@ -127,20 +126,6 @@ def test_titles_are_text(text):
     assert titled(curve(1, 1.0)).png()[:4] == b"\x89PNG"
 
 
-@pytest.mark.parametrize("text", HOSTILE)
-def test_names_in_printed_figures_are_text(text):
-    import pandas as pd
-
-    run = vc.Run(None, "ndcg@100", [{"ndcg@100": 0.1}], best_epoch=1)
-    figures = [
-        plots.bars([text, "b"], [0.1, 0.2])[0],
-        plots.learning_curves({text: run}, "ndcg@100")[0],
-        plots.rank_diagram(pd.Series({text: 1.0, "b": 2.0, "c": 3.0}), 0.5)[0],
-    ]
-    for figure in figures:
-        assert plots.show(figure, "names").png[:4] == b"\x89PNG"
-
-
 def test_executing_the_book_is_not_live(monkeypatch):
     monkeypatch.setattr(package.slider, "in_kernel", lambda: True)
     monkeypatch.setenv("VAECF_STATIC", "1")
@@ -179,66 +164,3 @@ def test_mistakes_are_named():
 
     with pytest.raises(vc.ConfigError, match="more than 300000: take fewer states"):
         explore(curve, SLIDERS, heavy, alt="x").html()
-
-
-def test_svg_puts_points_where_they_belong():
-    chart = Chart("x", "y", (0, 10), (0, 1)).points([0, 10], [0, 1])
-    svg = chart.marks_svg()[0]
-    assert 'cx="64" cy="292"' in svg and 'cx="626" cy="30"' in svg
-
-
-def test_a_chart_may_be_taller():
-    chart = Chart("x", "y", (0, 1), (0, 1), height=600).points([0], [0])
-    assert 'viewBox="0 0 640 600"' in chart.svg("x") and 'cy="552"' in chart.marks_svg()[0]
-
-
-def test_contours_hold_the_stated_mass():
-    axis = np.linspace(-4, 4, 161)
-    density = np.exp(-0.5 * (axis[:, None] ** 2 + axis**2))
-    chart = Chart("x", "y", (-4, 4), (-4, 4)).contour(axis, axis, density, levels=(0.9, 0.5))
-    radii = [np.hypot(mark[1], mark[2]).mean() for mark in chart.marks]
-    assert np.allclose(radii, np.sqrt(-2 * np.log([0.1, 0.5])), rtol=0.01)
-
-
-def test_empty_marks_draw_nothing():
-    chart = Chart("x", "y", (0, 1), (0, 1)).line([], []).points([], [])
-    assert "".join(chart.marks_svg()) == "" and chart.png()[:4] == b"\x89PNG"
-
-
-def test_figures_carry_their_alt_text():
-    figure, axes = plots.bars(["a", "b"], [0.1, 0.2], [0.01, 0.02], "x")
-    assert [t.get_text() for t in axes.get_yticklabels()] == ["a", "b"]
-    data, metadata = plots.show(figure, "two bars")._repr_mimebundle_()
-    assert metadata["image/png"]["alt"] == "two bars" and data["text/plain"] == "two bars"
-
-
-def test_learning_curves_label_every_line():
-    runs = {
-        name: vc.Run(None, "ndcg@100", [{"ndcg@100": v} for v in values], best_epoch=2)
-        for name, values in (("one", [0.1, 0.3, 0.3]), ("two", [0.2, 0.3, 0.301]))
-    }
-    _, axes = plots.learning_curves(runs, "ndcg@100", ceiling=0.4)
-    texts = {t.get_text(): t.xy[1] for t in axes.texts}
-    assert {"one", "two", "best attainable"} == set(texts)
-    assert texts["two"] - texts["one"] > 0.01, "labels of close lines are pushed apart"
-
-
-def test_colours_stand_out_on_both_pages():
-    def luminance(hexa):
-        channels = [int(hexa[i : i + 2], 16) / 255 for i in (1, 3, 5)]
-        linear = [c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in channels]
-        return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
-
-    for name, colour in package.COLOURS.items():
-        for page in ("#ffffff", "#14181e"):
-            light, dark = sorted((luminance(colour), luminance(page)), reverse=True)
-            assert (light + 0.05) / (dark + 0.05) >= 3, f"{name} on {page}"
-
-
-def test_tables_have_a_header_over_every_column():
-    import pandas as pd
-
-    frame = pd.DataFrame({"x": [1.0, 2.0]}, index=["a", "b"])
-    html = plots.table(frame, "system")._repr_html_()
-    assert "<th>system</th>" in html and "<th></th>" not in html
-    assert "system" in repr(plots.table(frame, "system")) and "<th></th>" not in plots.table(frame)._repr_html_()

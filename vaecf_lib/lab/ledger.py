@@ -7,32 +7,56 @@ file per run, as ``vaecf fit --json`` prints it, with the command that made it.
 from __future__ import annotations
 
 import json
-import platform
 import re
-import shlex
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import pandas as pd
-import torch
 
-from .checkpoints import write_json
-from .data import load_dataset
-from .errors import ConfigError
-from .experiment import run_experiment
-from .studies import RATING_FORM, STUDIES
-from .systems import SYSTEMS
+from ..errors import ConfigError
+from . import RESULTS
+from .studies import STUDIES
+from .study import Options, with_cut
 
-RESULTS = Path("book/results")
 
-# Which protocol and split settings reproduce a paper's tables, by the "protocol" of reported.json. After the slash of a
-# ratings protocol stands how the ratings were cut: results of one cut are never compared with those of another.
-PROTOCOLS = {
-    "strong": ("strong", {"ml-20m": {"n_heldout": 10_000}, "netflix": {"n_heldout": 40_000},
-                          "msd": {"n_heldout": 50_000, "threshold": 1, "min_items": 20}}),
-    "weak": ("weak", {}),
-    "rating": ("ratings/80", {"*": {"published": False}}),
-    "rating70": ("ratings/70", {"*": {"train": 0.7, "valid": 0.15, "test": 0.15, "published": False}}),
-}  # fmt: skip
+@dataclass(frozen=True)
+class PaperProtocol:
+    """What stands for a paper's protocol here: ours, the ``cut`` of ratings, and the ``split`` options.
+
+    ``data`` has further split options by data set.
+    """
+
+    protocol: str
+    cut: str | None = None
+    split: Options = field(default_factory=dict)
+    data: dict[str, Options] = field(default_factory=dict)
+
+    @property
+    def full_protocol(self) -> str:
+        """The protocol as our measured runs have it: strong, ratings/80."""
+        return with_cut(self.protocol, self.cut)
+
+    def split_of(self, dataset: str) -> Options:
+        """Return the split's options on a data set."""
+        return self.split | self.data.get(dataset, {})
+
+
+# By the "protocol" of reported.json.
+PAPER_PROTOCOLS = {
+    "strong": PaperProtocol(
+        "strong",
+        data={
+            "ml-20m": {"n_heldout": 10_000},
+            "netflix": {"n_heldout": 40_000},
+            "msd": {"n_heldout": 50_000, "threshold": 1, "min_items": 20},
+        },
+    ),
+    "weak": PaperProtocol("weak"),
+    "rating": PaperProtocol("ratings", cut="80", split={"published": False}),
+    "rating70": PaperProtocol(
+        "ratings", cut="70", split={"train": 0.7, "valid": 0.15, "test": 0.15, "published": False}
+    ),
+}
 METRIC_NAMES = {"mmae": "mae", "mrmse": "rmse"}  # Hy-VAE's names
 A_FEW_EPOCHS = 3  # a training as short as this is not asked whether it had finished
 
@@ -81,7 +105,7 @@ def chosen(dataset: str, protocol: str = "strong", folder: Path = RESULTS) -> pd
     """
     ours = measured(folder).query("dataset == @dataset and protocol == @protocol and seed == 0")
     ours = ours.drop_duplicates("label").dropna(subset="validation")
-    grid = ours[(ours["label"] == ours["model"]) | ours["label"].isin(STUDIES["grid"]["rows"])]
+    grid = ours[(ours["label"] == ours["model"]) | ours["label"].isin(STUDIES["grid"].rows)]
     best = grid.groupby("model")["validation"].transform("max")
     grid = grid.assign(chosen=grid["validation"] == best).sort_values(["model", "label"])
     return grid[["model", "label", "validation", "chosen"]].reset_index(drop=True)
@@ -126,7 +150,7 @@ def table(
     ours = measured(folder)
     ours = ours[(ours["dataset"] == dataset) & (ours["protocol"] == protocol)]
     if studies is not None:
-        ours = ours[ours["label"].isin([label for study in studies for label in STUDIES[study]["rows"]])]
+        ours = ours[ours["label"].isin([label for study in studies for label in STUDIES[study].rows])]
     grouped = ours.groupby(["label", "metric"], sort=False)["value"]
     text = grouped.mean().map("{:.3f}".format) + grouped.std().map(lambda s: "" if s != s else f" ± {s:.3f}")
     result = text.unstack("metric")
@@ -146,7 +170,7 @@ def summary(folder: Path = RESULTS) -> str:
     """Return how many of the papers' numbers have a run of ours beside them, and each deviation."""
     theirs, ours = reported(folder), measured(folder)
     theirs = theirs[theirs["value"].notna()]
-    names = {name: protocol for name, (protocol, _) in PROTOCOLS.items()}
+    names = {name: protocol.full_protocol for name, protocol in PAPER_PROTOCOLS.items()}
     theirs = theirs.assign(protocol=theirs["protocol"].map(names), metric=theirs["metric"].replace(METRIC_NAMES))
     keys = ["dataset", "protocol", "model", "metric"]
     lines = []
@@ -163,112 +187,11 @@ def summary(folder: Path = RESULTS) -> str:
     return "\n".join([head, *lines])
 
 
-def _plan(paper: str, table: str, dataset: str | None, models: list[str] | None, folder: Path):
-    """Yield (dataset, protocol, settings, label, slug, model settings) of a table or study."""
-    if paper == "book":
-        if table not in STUDIES:
-            raise ConfigError(f"no study {table!r}. Known: {', '.join(STUDIES)}")
-        study = STUDIES[table]
-        unknown = sorted(set(models or ()) - set(study["rows"]))
-        if unknown:
-            raise ConfigError(f"study {table!r} has no row {unknown[0]!r}. Known: {'; '.join(study['rows'])}")
-        for name in [dataset] if dataset else study["settings"]:
-            for label, (slug, options) in study["rows"].items():
-                options = options | study.get("chosen", {}).get(name, {}).get(label, {})
-                if models is None or label in models:
-                    yield name, study["protocol"], study["settings"].get(name, {}), label, slug, options
-        return
-    theirs = reported(folder)
-    rows = theirs[(theirs["paper"] == paper) & (theirs["table"] == table)]
-    if rows.empty:
-        known = sorted({f"{p} {t}" for p, t in zip(theirs["paper"], theirs["table"], strict=True)})
-        raise ConfigError(f"no table {table!r} of {paper!r}. Known: {', '.join(known)}, book {', book '.join(STUDIES)}")
-    protocol, settings = PROTOCOLS[rows["protocol"].iloc[0]]
-    for name in [dataset] if dataset else list(dict.fromkeys(rows["dataset"])):
-        for slug in models or [s for s in dict.fromkeys(rows["model"]) if s in SYSTEMS]:
-            options = RATING_FORM.get(slug, {}) if protocol.startswith("ratings") else {}
-            yield name, protocol, settings.get(name, settings.get("*", {})), slug, slug, options
-
-
-def reproduce(
-    paper: str,
-    table: str,
-    *,
-    dataset: str | None = None,
-    models: list[str] | None = None,
-    seeds: list[int],
-    epochs: int = 100,
-    device: str = "auto",
-    folder: Path = RESULTS,
-) -> list[Path]:
-    """Run a table's systems that exist here, every seed, and write one file a run; runs already there are kept.
-
-    Raises:
-        ConfigError: unknown paper, table, study or system.
-    """
-    plan = list(_plan(paper, table, dataset, models, folder))
-    study = STUDIES[table] if paper == "book" else {}
-    batch_size, metrics = study.get("batch_size", 500), study.get("metrics")
-    (folder / "measured").mkdir(parents=True, exist_ok=True)
-    paths = []
-    for name in dict.fromkeys(row[0] for row in plan):
-        log = load_dataset(name)
-        for seed in seeds:
-            for row in (r for r in plan if r[0] == name):
-                _, full_protocol, split_settings, label, slug, options = row
-                protocol, _, cut = full_protocol.partition("/")
-                path = folder / "measured" / file_name(name, full_protocol, label, seed)
-                paths.append(path)
-                if path.exists():
-                    continue
-                settings = {**split_settings, **options}
-                epochs_here = settings.pop("epochs", study.get("epochs", epochs))
-                result, _ = run_experiment(
-                    slug,
-                    log,
-                    protocol,
-                    epochs=epochs_here,
-                    seed=seed,
-                    device=device,
-                    batch_size=batch_size,
-                    metrics=metrics,
-                    settings=settings,
-                    progress=False,
-                )
-                command = ["vaecf", "fit", slug, "--dataset", name, "--protocol", protocol]
-                command += ["--epochs", str(epochs_here), "--seed", str(seed), "--batch-size", str(batch_size)]
-                if metrics is not None:
-                    command += ["--metrics", ",".join(metrics)]
-                for key, value in settings.items():
-                    command += [
-                        "--set",
-                        f"{key}={json.dumps(value) if not isinstance(value, str) else value}",
-                    ]
-                result |= {
-                    "label": label,
-                    **({"cut": cut} if cut else {}),
-                    "command": shlex.join([*command, "--json"]),
-                    "machine": machine(device),
-                }
-                write_json(path, result)
-                print(f"{path}: " + ", ".join(f"{m} {v['mean']:.4f}" for m, v in result["metrics"].items()))
-    return paths
-
-
 def protocol_of(run: dict) -> str:
     """Return the protocol of a measured run with the cut of its ratings, if it has one: strong, ratings/80."""
-    return run["protocol"] + (f"/{run['cut']}" if "cut" in run else "")
+    return with_cut(run["protocol"], run.get("cut"))
 
 
 def file_name(dataset: str, protocol: str, label: str, seed: int) -> str:
     """Return the name of a run's file."""
     return f"{dataset}.{protocol.replace('/', '-')}.{re.sub('[ ,:]+', '-', label)}.seed{seed}.json"
-
-
-def machine(device: str) -> str:
-    """Return the hardware and torch version in words, for the record."""
-    if device in ("auto", "cuda") and torch.cuda.is_available():
-        chip = torch.cuda.get_device_name()
-    else:
-        chip = f"{platform.machine()} CPU, {torch.get_num_threads()} thread(s)"
-    return f"{chip}, torch {torch.__version__.split('+')[0]}"

@@ -6,7 +6,7 @@ import math
 
 import pandas as pd
 
-from .errors import ConfigError
+from ..errors import ConfigError
 
 
 def _stats():

@@ -1,0 +1,121 @@
+"""Reproducing: what is planned, what a run's file says, and that what is there is kept."""
+
+import json
+import shlex
+from pathlib import Path
+
+import pytest
+
+import vaecf_lib as vc
+from vaecf_lib.lab import ledger
+from vaecf_lib.lab.reproduction import plan, rating_form, reproduce
+from vaecf_lib.lab.studies import STUDIES
+from vaecf_lib.lab.study import Row, Study
+from vaecf_lib.systems import SYSTEMS, build
+
+RESULTS = Path(__file__).resolve().parents[2] / "book" / "results"
+
+
+def test_reproduce_fills_a_folder_and_keeps_what_is_there(tmp_path, monkeypatch):
+    study = Study("strong", {"planted": {"n_heldout": 100}}, {"popularity": Row("popularity"), "half": Row("random")})
+    monkeypatch.setitem(STUDIES, "toy", study)
+    paths = reproduce("book", "toy", seeds=[0, 1], epochs=0, device="cpu", folder=tmp_path)
+    assert len(paths) == 4 and all(p.exists() for p in paths)
+    stamps = [p.stat().st_mtime_ns for p in paths]
+    reproduce("book", "toy", seeds=[0, 1], epochs=0, device="cpu", folder=tmp_path)
+    assert stamps == [p.stat().st_mtime_ns for p in paths]
+    table = ledger.table("planted", folder=tmp_path)
+    assert list(table.index) == ["popularity", "half"] and (table["seeds"] == 2).all()
+
+
+def test_every_kept_run_is_one_that_is_planned():
+    """A study or option that is changed, renamed or lost would leave runs behind that nobody can repeat."""
+    tables = sorted({(row.paper, row.table) for row in ledger.reported(RESULTS).itertuples()})
+    planned = {}
+    for paper, table in [*tables, *(("book", study) for study in STUDIES)]:
+        for run in plan(paper, table, seeds=[0, 1, 2], folder=RESULTS):
+            planned.setdefault(run.name, []).append(run)
+    files = list((RESULTS / "measured").glob("*.json"))
+    assert files
+    for path in files:
+        kept = json.loads(path.read_text())
+        words = shlex.split(kept["command"])
+        epochs, size = (int(words[words.index(w) + 1]) if w in words else 500 for w in ("--epochs", "--batch-size"))
+        wanted = (kept["model"], kept["settings"], epochs, size)
+        assert wanted in [(r.row.system, r.settings, r.epochs, r.study.batch_size) for r in planned[path.name]], path
+
+
+def test_a_command_says_all_that_a_run_is_told():
+    run = next(r for r in plan("book", "bmf", models=["autorec-i"], seeds=[1], folder=RESULTS))
+    assert run.command.startswith("vaecf fit autorec-i --dataset ml-1m --protocol ratings --epochs 30 --seed 1 ")
+    assert "--batch-size 100 --patience 0 --metrics rmse,mae,ndcg_rated@20," in run.command and run.command.endswith(
+        "--set train=0.7 --set valid=0.15 --set test=0.15 --set penalty=0.03 --set items_per_batch=100 "
+        "--set schedule=cosine --json"
+    )
+    (run,) = plan("book", "bmf-variants", models=["vae-bmf, D: no attention"], seeds=[0], folder=RESULTS)
+    assert "--set attention=null" in run.command and run.name == "ml-1m.ratings-70.vae-bmf-D-no-attention.seed0.json"
+
+
+def test_epochs_are_the_rows_or_the_studys_or_the_commands():
+    lengths = {run.label: run.epochs for run in plan("book", "bmf-offsets", seeds=[0], epochs=7)}
+    assert lengths == {"means": 0, "vae-bmf, no offsets": 200, "vae-bmf, no offsets, no data input": 200}
+    assert {run.epochs for run in plan("book", "recvae", seeds=[0], epochs=7)} == {7}
+
+
+def test_reproduce_plans_a_papers_table():
+    runs = plan("recvae", "1", dataset="ml-20m", seeds=[0], folder=RESULTS)
+    printed = ledger.reported(RESULTS).query("paper == 'recvae' and table == '1'")["model"]
+    assert {run.row.system for run in runs} == set(printed) & set(SYSTEMS)
+    assert runs[0].study.protocol == "strong" and runs[0].settings == {"n_heldout": 10_000}
+    elsewhere = plan("recvae", "1", dataset="ml-1m", models=["sivae"], seeds=[0], folder=RESULTS)
+    assert [(run.label, run.settings) for run in elsewhere] == [("sivae", {})]
+
+
+def test_rating_tables_are_planned_with_their_cut_and_rating_forms():
+    runs = {run.label: run for run in plan("hyvae", "II", dataset="douban", seeds=[0], folder=RESULTS)}
+    assert runs["random"].settings == {"published": False, "ratings": True}
+    assert runs["random"].study.full_protocol == "ratings/80"
+    assert runs["recvae"].row.options == {"likelihood": "gaussian"} and runs["hyvae"].row.options == {}
+    run = plan("vae_bmf", "3", dataset="ml-1m", seeds=[0], folder=RESULTS)[0]
+    assert run.study.full_protocol == "ratings/70"
+    assert run.settings == {"train": 0.7, "valid": 0.15, "test": 0.15, "published": False}
+
+
+def test_a_cut_of_ratings_is_part_of_a_results_name(tmp_path, monkeypatch):
+    rows = {"flat": Row("means", split={"train": 0.5, "valid": 0.25, "test": 0.25}, epochs=0)}
+    study = Study("ratings", {"planted": {}}, rows, cut="half", metrics=("mae", "ndcg_rated@5"))
+    monkeypatch.setitem(STUDIES, "toy", study)
+    (path,) = reproduce("book", "toy", seeds=[0], device="cpu", folder=tmp_path)
+    assert path.name == "planted.ratings-half.flat.seed0.json"
+    run = json.loads(path.read_text())
+    assert set(run["metrics"]) == {"mae", "ndcg_rated@5"} and run["cut"] == "half"
+    assert run["settings"] == {"train": 0.5, "valid": 0.25, "test": 0.25}
+    assert "--epochs 0" in run["command"] and "--metrics mae,ndcg_rated@5" in run["command"]
+    ours = ledger.measured(tmp_path)
+    assert set(ours["protocol"]) == {"ratings/half"} and set(ours["label"]) == {"flat"}
+
+
+def test_rows_of_a_study_are_chosen_by_their_names():
+    runs = plan("book", "recvae", dataset="ml-1m", models=["recvae, n_choose_k"], seeds=[0])
+    assert [(run.label, run.row) for run in runs] == [
+        ("recvae, n_choose_k", Row("recvae", {"likelihood": "n_choose_k"}))
+    ]
+    with pytest.raises(
+        vc.ConfigError, match=r"study 'recvae' has no row 'mult-vae'\. Known: recvae; recvae, n_choose_k"
+    ):
+        plan("book", "recvae", models=["mult-vae"], seeds=[0])
+
+
+def test_rating_forms_follow_from_the_systems_options():
+    """Systems that rank and can predict ratings say how by their options; the others have nothing to set."""
+    assert {slug for slug in SYSTEMS if rating_form(slug) == {"likelihood": "gaussian"}} >= {
+        "mult-vae",
+        "mult-dae",
+        "recvae",
+    }
+    assert rating_form("random") == {"ratings": True}
+    for slug in ("popularity", "sivae", "vaegan-avb", "hyvae", "means", "vae-cf"):
+        assert rating_form(slug) == {}
+    for slug in SYSTEMS:
+        form = rating_form(slug)
+        assert not form or (build(slug, 5, **form).rates and not build(slug, 5).rates)
