@@ -50,12 +50,8 @@ def test_packed_text_reads_like_the_text(tmp_path, kind):
     text = TABLE.to_csv(index=False, sep="," if "csv" in kind else "\t")
     log = read(tmp_path, gzip.compress(text.encode()), kind)
     assert log.sha256 == read(tmp_path, TABLE.to_csv(index=False)).sha256 and log.name == "mine"
-    for damaged, message in (
-        (gzip.compress(text.encode())[:-12], "cannot be read as"),
-        (gzip.compress(b"user,item\tx\ty\n1\n"), "line 2: 1 field|no column"),
-    ):
-        with pytest.raises(vc.DataError, match=message):
-            read(tmp_path, damaged, kind)
+    with pytest.raises(vc.DataError, match="cannot be read as"):
+        read(tmp_path, gzip.compress(text.encode())[:-12], kind)
     with pytest.raises(vc.DataError, match=r"line 3: not UTF-8 text"):
         read(tmp_path, gzip.compress(text.encode().replace(b"bob", b"b\xf6b", 1)), kind)
 
