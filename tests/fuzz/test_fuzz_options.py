@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 
 import vaecf_lib as vc
 from vaecf_lib.experiment import PROTOCOLS, assign_settings
-from vaecf_lib.systems import SYSTEMS, build, options_of
+from vaecf_lib.systems import SYSTEMS, build
 
 NUMBER = re.compile(
     r"a (?P<list>list of )?(?P<whole>whole )?numbers?"
@@ -88,7 +88,7 @@ class Promise:
         return st.lists(number, min_size=1, max_size=3) if self.list else number
 
 
-OPTIONS = [(slug, name) for slug, cls in SYSTEMS.items() for name in options_of(cls)]
+OPTIONS = [(slug, name) for slug, cls in SYSTEMS.items() for name in cls.options]
 
 
 @given(option=st.sampled_from(OPTIONS), data=st.data())
@@ -96,7 +96,7 @@ OPTIONS = [(slug, name) for slug, cls in SYSTEMS.items() for name in options_of(
 def test_an_option_takes_what_it_says(option, data):
     """A call, a setting and its text agree; what is taken is kept as given; what is refused is named."""
     slug, name = option
-    promise = Promise(str(options_of(SYSTEMS[slug])[name]))
+    promise = Promise(str(SYSTEMS[slug].options[name]))
     value = data.draw(st.sampled_from(ODD) | promise.values(LARGEST) | st.floats() | st.integers())
     sound = promise.keeps(value)
     taken = {}
@@ -108,7 +108,7 @@ def test_an_option_takes_what_it_says(option, data):
         if sound and how == "setting":
             assert not isinstance(result, Refused), result
         elif not isinstance(result, Refused):
-            assert sound, f"{how}: {slug} takes {name}={value!r}, but says {options_of(SYSTEMS[slug])[name]}"
+            assert sound, f"{how}: {slug} takes {name}={value!r}, but says {SYSTEMS[slug].options[name]}"
             kept = result.config[name]
             assert value is None or kept == (list(value) if isinstance(value, tuple) else value)
             json.dumps(result.config, default=float)
@@ -121,7 +121,7 @@ def test_an_option_takes_what_it_says(option, data):
 def test_a_setting_on_the_command_line_is_what_it_is_in_python(slug, data):
     """--set KEY=TEXT with any text is taken as assign_settings takes the value, or refused in one line."""
     protocol = data.draw(st.sampled_from([*PROTOCOLS]))
-    declared = {name: option for name, option in options_of(SYSTEMS[slug]).items() if name != "n_users"}
+    declared = {name: option for name, option in SYSTEMS[slug].options.items() if name != "n_users"}
     key = data.draw(
         st.sampled_from([*declared, "threshold", "split_seed", "schedule", "nonsense", "", "n_users", "seed"])
     )
@@ -163,7 +163,7 @@ def toy():
 @cases(2)
 def test_any_sound_options_train_and_score_or_say_why_not(tmp_path_factory, toy, slug, data):
     """An epoch ends with finite scores, also after a file; or in one line: options that do not fit, a loss that runs off."""
-    sound = {name: Promise(str(option)).values(12) for name, option in options_of(SYSTEMS[slug]).items()}
+    sound = {name: Promise(str(option)).values(12) for name, option in SYSTEMS[slug].options.items()}
     sound.pop("n_users", None)
     options = data.draw(st.fixed_dictionaries({}, optional=sound))
     rates = answer(lambda: build(slug, 12, **options).rates)
