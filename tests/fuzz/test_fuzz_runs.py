@@ -175,3 +175,12 @@ def test_any_bytes_as_a_run_are_refused(world, content, name):
     for path in (run, run / name, run / "nowhere"):
         assert isinstance(answer(vc.load_model, path), Refused)
     assert vaecf("recommend", run, "--history", world.history).refused
+
+
+def test_an_old_best_epoch_put_back_is_refused(world):
+    """As a sync tool may do it: the same run's, but of the first epoch, where the second is the best."""
+    run = world.folder / "old"
+    shutil.copytree(world.folder / "whole", run)
+    shutil.copy(world.folder / "half" / "best.safetensors", run)
+    assert world.printed["best_epoch"] == 2
+    assert "of another epoch than its best" in vaecf(*fit_arguments(run, world.data)).refused
