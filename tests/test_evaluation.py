@@ -375,3 +375,21 @@ def test_errors_name_the_remedy():
         vc.evaluate(Fixed(scores), HeldOut(nothing, nothing), ("ndcg@10",))
     with pytest.raises(vc.ConfigError, match="unknown metric 'ndcg@0'"):
         vc.evaluate(Fixed(scores), heldout, ("ndcg@0",))
+
+
+def test_ties_go_by_column_at_every_length():
+    """Also where the list ends one item before the catalogue does, and where columns may not be ranked."""
+    scores = torch.randint(0, 4, (50, 9), generator=torch.Generator().manual_seed(0)).float()
+    scores[scores == 0] = -torch.inf
+    whole = scores.sort(dim=1, descending=True, stable=True).indices
+    for k in range(1, 11):
+        assert torch.equal(top_items(scores, k), whole[:, :k])
+
+
+@pytest.mark.parametrize("column", [0, 8])
+def test_a_single_nan_is_found(column):
+    """Wherever it stands, however short the list."""
+    scores = torch.arange(18.0).reshape(2, 9)
+    scores[1, column] = torch.nan
+    with pytest.raises(vc.ConfigError, match="scores hold nan"):
+        top_items(scores, 1)

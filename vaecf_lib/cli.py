@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import json
+import os
 import re
 import shlex
 import sys
@@ -16,11 +17,11 @@ from typing import Annotated, Any
 import typer
 
 from . import data, environment
-from .checkpoints import load_model
-from .errors import ConfigError, DataError, VaecfError
-from .experiment import PROTOCOLS, assign_settings, cuts_of, run_experiment
+from .errors import ConfigError, VaecfError
+from .experiment import PROTOCOLS, as_json_ready, assign_settings, cuts_of, run_experiment
 from .lab.cli import app as laboratory
-from .recommending import recommend as recommend_items
+from .runs import load_run
+from .serving import check_kind, write_lists
 from .systems import SYSTEMS
 from .tuning import tune as tune_options
 
@@ -195,6 +196,15 @@ def fit(
             typer.echo(f"{name:12s} {estimate}")
 
 
+def _names(text: str | None) -> list[str] | None:
+    """Read ids or titles: one a line of a file of that name, or else with commas between, without spaces."""
+    if text is None:
+        return None
+    if os.path.isfile(text):  # Path's own fails on a text that is too long to be a name
+        return [name for name, _ in data.read_history(text)]
+    return re.split(",(?! )", text)  # a title may hold ", "
+
+
 def _seconds(text: str) -> float:
     """Read a time as 90s, 30m or 2h; without a letter, seconds."""
     match = re.fullmatch(r"(\d+(?:\.\d+)?)([smh]?)", text)
@@ -258,29 +268,85 @@ def tune(
 @app.command()
 def recommend(
     run: Annotated[Path, typer.Argument(help="folder of a run of `vaecf fit --out`")],
-    history: Annotated[Path, typer.Option(help="one item id or title a line, or a .csv or .tsv with item[, rating]")],
+    users: Annotated[
+        str | None, typer.Option(help="ids of people in the data, commas between, or a file with one a line")
+    ] = None,
+    histories: Annotated[
+        Path | None, typer.Option(help="other people's items: a .csv, .tsv, .parquet or .npz with user, item[, rating]")
+    ] = None,
+    history: Annotated[
+        Path | None,
+        typer.Option(help="one person's: an item id or title a line, or a .csv or .tsv with item[, rating]"),
+    ] = None,
+    k: Annotated[int, typer.Option("-k", help="length of the list")] = 10,
+    exclude: Annotated[
+        str | None, typer.Option(help="items never to be shown: ids or titles, commas between, or a file, one a line")
+    ] = None,
+    only: Annotated[str | None, typer.Option(help="the items that may be shown, likewise")] = None,
+    out: Annotated[Path | None, typer.Option(help="write a .csv, .tsv, .parquet or .json instead of printing")] = None,
+) -> None:
+    """Print the best items, tab-separated: of one person's history rank, id, title and score, else a table of lists.
+
+    Without --users, --histories or --history everyone in the run's data gets a list.
+    """
+    if sum(option is not None for option in (users, histories, history)) > 1:
+        raise ConfigError("give one of --users, --histories and --history")
+    if out is not None:
+        check_kind(out)
+    served = load_run(run)
+    if history is not None:
+        histories = [name if rating is None else (name, rating) for name, rating in data.read_history(history)]
+    lists = served.recommend(_names(users), histories, k, exclude=_names(exclude) or (), only=_names(only))
+    if history is not None:
+        lists = lists.drop(columns="user")
+    if out is not None:
+        write_lists(lists, out)
+    elif history is not None:
+        titles = lists["title"] if "title" in lists else [""] * len(lists)
+        for rank, item, title, score in zip(lists["rank"], lists["item"], titles, lists["score"], strict=True):
+            typer.echo(f"{rank}\t{item}\t{title}\t{score:.4f}")
+    else:
+        typer.echo(lists.to_csv(sep="\t", index=False, float_format="%.4f"), nl=False)
+
+
+@app.command()
+def similar(
+    run: Annotated[Path, typer.Argument(help="folder of a run of `vaecf fit --out`")],
+    item: Annotated[str, typer.Argument(help="id or title")],
     k: Annotated[int, typer.Option("-k", help="length of the list")] = 10,
 ) -> None:
-    """Print the best items for one person's history: rank, id, title and score, tab-separated."""
-    model = load_model(run)
-    items = model.item_names
-    if items is None:
-        raise DataError(f"{run}: the run knows no item ids: train it on a split that does, as `vaecf fit` makes")
-    entries = [(items.code(name), name, rating) for name, rating in data.read_history(history)]
-    unknown = [name for code, name, _ in entries if code is None]
-    if len(unknown) == len(entries):
-        raise DataError(f"{history}: none of its items is known, the first is {unknown[0]!r}: use ids or titles")
-    if unknown:
-        warnings.warn(f"{history}: {len(unknown)} unknown items left out, the first is {unknown[0]!r}")
-    if not model.rated and any(rating is not None for *_, rating in entries):
-        warnings.warn(f"{history}: this run was trained on clicks, so ratings are not read: all items count as liked")
-        entries = [(code, name, None) for code, name, _ in entries]
-    known = [code if rating is None else (code, rating) for code, _, rating in entries if code is not None]
-    found = recommend_items(model, known, k)
-    if not found:
-        warnings.warn(f"{history}: it holds every item there is, so none is left to recommend")
-    for rank, entry in enumerate(found, start=1):
-        typer.echo(f"{rank}\t{items.ids[entry.item]}\t{entry.title or ''}\t{entry.score:.4f}")
+    """Print the items most like one, as the system has learnt them: rank, id, title and cosine, tab-separated."""
+    typer.echo(load_run(run).similar(item, k).to_csv(sep="\t", index=False, float_format="%.4f"), nl=False)
+
+
+def _choose_log(dataset: str | None, interactions: Path | None) -> data.RatingLog:
+    if (dataset is None) == (interactions is None):
+        raise ConfigError("give either --dataset NAME or --interactions FILE")
+    return data.load_dataset(dataset) if dataset else data.read_own_file(interactions)
+
+
+@app.command()
+def evaluate(
+    run: Annotated[Path, typer.Argument(help="folder of a run of `vaecf fit --out`")],
+    dataset: Annotated[str | None, typer.Option(help="name in the catalogue, see `vaecf datasets`")] = None,
+    interactions: Annotated[Path | None, typer.Option(help="your own file with user, item[, rating]")] = None,
+    metrics: Annotated[str | None, typer.Option(help="comma-separated, for instance recall@20,ndcg@100")] = None,
+    seed: Annotated[int, typer.Option(help="of the fifth of each person's items that must be found")] = 98765,
+    as_json: Annotated[bool, typer.Option("--json", help="print one JSON object and nothing else to stdout")] = False,
+) -> None:
+    """Evaluate a saved run: on the test part of its own data, or on other data, whose items are found by their ids."""
+    served = load_run(run)
+    log = _choose_log(dataset, interactions)
+    own = served.source is not None and served.source["data_sha256"] == log.sha256
+    part = PROTOCOLS[served.source["protocol"]](log, **served.source["settings"]) if own else log
+    estimates = served.evaluate(part, None if metrics is None else metrics.split(","), seed=seed)
+    if as_json:
+        result = {"model": served.model.slug, "dataset": log.name, "part": "test" if own else "all"}
+        result |= {"metrics": as_json_ready(estimates), "data_sha256": log.sha256}
+        typer.echo(json.dumps(result))
+    else:
+        for name, estimate in estimates.items():
+            typer.echo(f"{name:12s} {estimate}")
 
 
 app.add_typer(laboratory)

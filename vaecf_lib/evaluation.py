@@ -6,7 +6,7 @@ import math
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 import torch
@@ -97,13 +97,13 @@ def top_items(scores: Tensor, k: int) -> Tensor:
     Raises:
         ConfigError: a score is not a number.
     """
-    if bool(scores.isnan().any()):
+    n, k = scores.shape[1], min(k, scores.shape[1])
+    values, items = scores.topk(min(k + 1, n), dim=1)  # one more, to see whether it is tied with the k-th
+    if bool(values.isnan().any()):  # nan counts as the largest
         raise ConfigError("the model's scores hold nan: it was not trained, or training diverged")
-    k = min(k, scores.shape[1])
-    values, items = scores.topk(k, dim=1)
-    # topk settles ties at will: rows where the k-th value is tied with one left out are sorted in full.
-    tied = (scores >= values[:, -1:]).sum(1) > k
-    if bool(tied.any()):
+    tied = values[:, k - 1] == values[:, k] if 0 < k < n else torch.zeros(len(scores), dtype=torch.bool)
+    values, items = values[:, :k].clone(), items[:, :k].clone()
+    if bool(tied.any()):  # topk settles ties at will: these rows are sorted in full
         order = scores[tied].sort(dim=1, descending=True, stable=True).indices[:, :k]
         items[tied] = order
         values[tied] = scores[tied].gather(1, order)
@@ -150,8 +150,13 @@ def check_metrics(model: Model, heldout: HeldOut, metrics: tuple[str, ...]) -> d
 
     Raises:
         ConfigError: unknown metric, or a metric that needs target ratings without them, or rmse or mae from a model
-            that only ranks.
+            that only ranks, or people whom the model was not trained on and cannot know.
     """
+    if heldout.strangers and model.needs == "user" and "n_users" in model.config:
+        raise ConfigError(
+            f"{model.slug} scores only the users it was trained on, and these are others: use the weak or the ratings "
+            "protocol, or a system that reads histories"
+        )
     parsed = {name: parse_metric(name) for name in metrics}
     for name, metric in parsed.items():
         if (metric.reading or not metric.ranks) and heldout.targets.values is None:
@@ -216,6 +221,8 @@ def _measure(
     limits = (heldout.history.values.min(), heldout.history.values.max()) if rates else (-math.inf, math.inf)
     for history in heldout.history.batches(batch_size, order=scored):
         targets, users = heldout.targets.rows(history.users), history.users.cpu()
+        if heldout.strangers and model.needs == "either":
+            history = replace(history, users=torch.full_like(history.users, -1))
         if readings & {"", "liked"}:
             scores = model.scores(history).float()
             predicted = scores[targets.rows, targets.items]

@@ -98,6 +98,14 @@ def assign_settings(settings: dict[str, Any], slug: str, protocol: str) -> tuple
     return of_split, of_model, of_fit
 
 
+def as_json_ready(estimates: dict[str, Estimate]) -> dict[str, dict]:
+    """Return the estimates as JSON has them; an interval that there is not, which is nan, as null."""
+    return {
+        name: {"mean": e.mean, "ci": None if math.isnan(e.ci) else e.ci, "n_users": e.n_users}
+        for name, e in estimates.items()
+    }
+
+
 def run_experiment(
     slug: str,
     log: RatingLog,
@@ -150,10 +158,7 @@ def run_experiment(
         "model": slug,
         "dataset": log.name,
         "protocol": protocol,
-        "metrics": {
-            name: {"mean": e.mean, "ci": None if math.isnan(e.ci) else e.ci, "n_users": e.n_users}
-            for name, e in estimates.items()
-        },
+        "metrics": as_json_ready(estimates),
         "validation": None if validation is None else {run.metric: validation},
         "validation_curve": [[row["epoch"], round(row[run.metric], 5)] for row in run.history if run.metric in row],
         "users_without_targets": split.test.n_without_targets,

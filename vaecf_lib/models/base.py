@@ -98,7 +98,9 @@ class Model(nn.Module):
     about: ClassVar[str]
     changes: ClassVar[str] = ""  # what it changes in Mult-VAE, in a few words: the lineage map's
     rates: ClassVar[bool] = False  # are the scores ratings, on the scale of the data?
-    needs: ClassVar[str] = "history"  # to score someone: what they have; a "user" it was trained on; or "either"
+    # What it needs to score someone: their "history"; a "user" it was trained on, by their row; or "either" of the two,
+    # where the users of a batch who are no users of the training data have the number -1.
+    needs: ClassVar[str] = "history"
     reads_values: ClassVar[bool] = True  # do the scores depend on the ratings of a history that has some?
     config: dict[str, Any]
     item_names: Items | None = None  # ids and titles by item code of the rating log; fit() sets them from the split
@@ -174,3 +176,12 @@ class Model(nn.Module):
     def pair_scores(self, batch: Batch, rows: Tensor, items: Tensor) -> Tensor:
         """Return the scores of single items, (n,): of ``items[j]`` for the user at place ``rows[j]`` of the batch."""
         return self.scores(batch)[rows, items]
+
+    def item_vectors(self) -> Tensor | None:
+        """Return what it has learnt of each item, (n_items, d), in which alike items point the same way.
+
+        None if it has learnt nothing of the kind. Here: the weights of the decoder's last layer, which is
+        ``self.decoder.output`` or ``self.output``.
+        """
+        output = getattr(getattr(self, "decoder", self), "output", None)
+        return output.weight if isinstance(output, nn.Linear) and output.out_features == self.n_items else None
