@@ -50,21 +50,50 @@ def test_trials_vary_what_they_are_asked_to(eight):
 
 def test_the_best_is_the_largest_of_the_complete(eight):
     complete = [trial for trial in eight.trials if trial.state == "complete"]
+    assert {trial.state for trial in eight.trials} == {"complete", "pruned"}
     assert eight.best.value == max(trial.value for trial in complete)
     for trial in complete:
         assert [trial.best_epoch, trial.value] == max(trial.curve, key=lambda point: point[1])
         assert [epoch for epoch, _ in trial.curve] == [1, 2, 3, 4, 5]
 
 
-def test_hopeless_trials_are_pruned(eight):
-    """After a fifth of the epochs, from the sixth trial on, and only below the median of the others."""
-    pruned = [number for number, trial in enumerate(eight.trials) if trial.state == "pruned"]
+def pretended(log, monkeypatch, curve):
+    """A tuning of 20 trials and 10 epochs by rmse in which nothing is trained: ``curve(lr, epoch)`` is the value."""
+
+    def fit(model, split, *, metric, epochs, on_epoch, **_):
+        run = SimpleNamespace(history=[])
+        for epoch in range(1, epochs + 1):
+            run.history.append({"epoch": epoch, metric: curve(model.config["lr"], epoch)})
+            on_epoch(run)
+        return run
+
+    monkeypatch.setattr(tuning, "fit", fit)
+    settings = {"latent_dim": 4}
+    return tune(log, "dae-cf", "ratings", trials=20, epochs=10, settings=settings, vary=["lr=0.00001:1"])
+
+
+def test_hopeless_trials_are_pruned(log, monkeypatch):
+    """Above the median error of the others at that epoch; after five trials and a fifth of the epochs."""
+    found = pretended(log, monkeypatch, lambda lr, epoch: abs(np.log10(lr) + 3) + 1 / epoch)
+    pruned = [number for number, trial in enumerate(found.trials) if trial.state == "pruned"]
     assert pruned and min(pruned) >= 5
     for number in pruned:
-        trial = eight.trials[number]
+        trial = found.trials[number]
         last = trial.curve[-1][0]
-        others = [dict(t.curve)[last] for t in eight.trials[:number] if t.state == "complete"]
-        assert 1 <= last < 5 and trial.value < np.median(others)
+        others = [dict(t.curve)[last] for t in found.trials[:number] if t.state == "complete"]
+        assert 2 <= last < 10 and trial.value > np.median(others)
+    assert min(found.trials[number].curve[-1][0] for number in pruned) == 2
+    assert found.best.value == min(trial.value for trial in found.trials)
+    drawn, searched = (
+        [abs(np.log10(t.options["lr"]) + 3) for t in part] for part in (found.trials[1:10], found.trials[10:])
+    )
+    assert np.mean(searched) < np.mean(drawn), "what went well is looked at closely"
+
+
+def test_no_trial_is_pruned_after_its_last_epoch(log, monkeypatch):
+    """It has cost all that it will cost, and may be the best but for one."""
+    found = pretended(log, monkeypatch, lambda lr, epoch: abs(np.log10(lr) + 3) if epoch == 10 else 9)
+    assert {trial.state for trial in found.trials} == {"complete"}
 
 
 def test_a_seed_repeats_the_search(log, eight):
