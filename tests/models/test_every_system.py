@@ -85,6 +85,31 @@ def test_each_phase_touches_only_its_own_parameters(planted_split, slug):
     assert seen == {id(p) for p in model.parameters() if p.requires_grad}
 
 
+WITH_STEPS = [(slug, {}) for slug in SYSTEMS if "lr" in SYSTEMS[slug].options]
+
+
+@pytest.mark.parametrize(
+    ("slug", "options"),
+    [
+        *WITH_STEPS,
+        ("recvae", {"alternating": False, "clean_decoder": False}),
+        ("vae-bmf", {"updates": "sequential"}),
+    ],
+)
+def test_every_phase_has_the_step_size_asked_for(slug, options):
+    """Not PyTorch's, nor another phase's: critics have one of their own."""
+    known = SYSTEMS[slug].options
+    asked = {"lr": 0.0123} | ({"critic_lr": 0.0045} if "critic_lr" in known else {}) | options
+    sizes = {name: 8 for name in {"latent_dim", "hidden"} & set(known)}
+    model = build(slug, 6, **asked, **sizes)
+    values = [1.0, 4.0, 5.0] if model.rates else None
+    model.prepare(vc.data.Interactions.from_pairs([0, 1, 1], [0, 2, 5], values, shape=(3, 6)))
+    phases = model.phases()
+    assert phases and {phase.name: phase.lr for phase in phases} == {
+        phase.name: 0.0045 if phase.name in ("T", "D") else 0.0123 for phase in phases
+    }
+
+
 @pytest.mark.parametrize("slug", [*LEARNS, "mult-vae", "mult-dae", "recvae"])
 def test_users_without_clicks_and_ratings_as_clicks(planted, planted_split, slug):
     small = {"latent_dim": 5} if slug == "mult-dae" else SMALL

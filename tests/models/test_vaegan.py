@@ -263,3 +263,19 @@ def test_bad_options_are_named():
         vc.build("vaegan-avb", 40, injection="none")
     with pytest.raises(vc.ConfigError, match="vaegan-avb: gamma=-1: must be"):
         vc.build("vaegan-avb", 40, gamma=-1)
+
+
+@pytest.mark.parametrize("injection", ["learned", "additive"])
+def test_scores_are_those_of_the_mean_code(injection):
+    """Over all sixteen draws kept for scoring, or at no noise where it is added."""
+    model = rough(injection=injection).eval()
+    plain, x = Plain(model), clicks()
+    if injection == "learned":
+        draws = model.scoring_noise[:, :, 0].double().numpy().swapaxes(0, 1)
+        assert draws.shape == (16, 2, 3)
+    else:
+        draws = [(np.zeros(40), np.zeros(8))]
+    codes = [[plain.encode(row, *noise)[0] for noise in draws] for row in x.double().numpy()]
+    with torch.no_grad():
+        scores = model.scores(Batch.from_dense(x))
+    np.testing.assert_allclose(scores, [plain.logits(np.mean(z, axis=0)) for z in codes], rtol=1e-4, atol=1e-5)
