@@ -36,6 +36,14 @@ def test_a_failed_write_keeps_the_old_file(tmp_path):
     assert [p.name for p in tmp_path.iterdir()] == ["x.json"]
 
 
+def test_files_have_the_mode_of_any_new_file(tmp_path):
+    """Weights, too: a colleague who may read the folder may read the run."""
+    (tmp_path / "any").touch()
+    save_tensors(tmp_path / "weights", {"a": torch.ones(2)}, {})
+    write_json(tmp_path / "note.json", {})
+    assert {p.stat().st_mode for p in tmp_path.iterdir()} == {(tmp_path / "any").stat().st_mode}
+
+
 def test_a_name_that_the_locale_cannot_read_is_json(tmp_path):
     write_json(tmp_path / "x.json", {"dataset": "\udcc3\udcbc", "title": "ü"})
     assert json.loads((tmp_path / "x.json").read_text("utf-8")) == {"dataset": "\udcc3\udcbc", "title": "ü"}

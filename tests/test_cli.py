@@ -85,6 +85,13 @@ def test_fit_prints_one_json_object(call):
     assert result["epochs"] == 2 and result["device"] == "cpu"
 
 
+def test_metrics_without_an_interval_have_null_in_json(call):
+    """Coverage has none, and NaN is no JSON."""
+    done = call("fit", "popularity", "--dataset", "planted", "--metrics", "coverage@5,novelty@5", "--json")
+    metrics = json.loads(done.stdout, parse_constant=lambda word: pytest.fail(f"{word} is no JSON"))["metrics"]
+    assert metrics["coverage@5"]["ci"] is None and metrics["novelty@5"]["ci"] > 0
+
+
 @pytest.mark.parametrize("protocol", ["weak", "ratings"])
 def test_other_protocols_run(call, protocol):
     result = json.loads(call("fit", "popularity", "--dataset", "planted", "--protocol", protocol, "--json").stdout)
@@ -114,7 +121,7 @@ def test_own_file_fit_recommend_and_resume(call, tmp_path):
     assert call("recommend", run, "--history", tmp_path / "history.csv", "-k", "4").stdout.splitlines() == lines
     (tmp_path / "history.txt").write_text("f3\nnothing\nf5\n")
     done = call("recommend", run, "--history", tmp_path / "history.txt", "-k", "4")
-    assert done.stdout.splitlines() == lines and "1 unknown items left out, the first is 'nothing'" in done.stderr
+    assert done.stdout.splitlines() == lines and "1 unknown item left out, the first is 'nothing'" in done.stderr
     (tmp_path / "history.txt").write_text("no\nnothing\n")
     done = call("recommend", run, "--history", tmp_path / "history.txt", check=False)
     assert done.returncode == 2 and "none of its items is known, the first is 'no'" in done.stderr
@@ -169,7 +176,7 @@ def test_a_run_without_item_ids_and_a_history_of_everything(call, tmp_path, plan
     vc.fit(build("popularity", 500), planted_split, out=tmp_path / "named", progress=False)
     (tmp_path / "h.txt").write_text("\n".join(map(str, planted_split.items.ids)))
     done = call("recommend", tmp_path / "named", "--history", tmp_path / "h.txt")
-    assert done.stdout == "" and "holds every item there is, so none is left to recommend" in done.stderr
+    assert done.stdout == "" and "no item is left to recommend to 1 user" in done.stderr
 
 
 def test_titles_serve_as_ids(call, tmp_path):

@@ -1,10 +1,11 @@
-"""Ranking and rating metrics against a plain implementation and scikit-learn; ties, large k, empty users."""
+"""Ranking and rating metrics against a plain implementation, trec_eval and scikit-learn; ties, large k, empty users."""
 
 import math
 import warnings
 
 import numpy as np
 import pytest
+import pytrec_eval
 import torch
 from sklearn.metrics import ndcg_score
 
@@ -12,6 +13,7 @@ import vaecf_lib as vc
 from vaecf_lib.data import HeldOut, Interactions
 from vaecf_lib.evaluation import per_user_metrics, top_items
 from vaecf_lib.models import Model
+from vaecf_lib.systems import build
 
 
 class Fixed(Model):
@@ -52,11 +54,22 @@ def plain(kind, k, scores, history, targets):
         return len(hits) / len(wanted)
     if kind == "mrr":
         return 1 / hits[0] if hits else 0.0
+    if kind == "hit":
+        return 1.0 if hits else 0.0
+    if kind == "precision":
+        return len(hits) / min(k, len(scores))
+    if kind in ("map", "map_all"):
+        return sum(found / rank for found, rank in enumerate(hits, start=1)) / (
+            min(k, len(wanted)) if kind == "map" else len(wanted)
+        )
     ideal = sum(1 / math.log2(r + 1) for r in range(1, min(k, len(wanted)) + 1))
     return sum(1 / math.log2(r + 1) for r in hits) / ideal
 
 
-@pytest.mark.parametrize("kind", ["recall", "recall_all", "ndcg", "mrr"])
+PER_USER = ["recall", "recall_all", "ndcg", "mrr", "map", "map_all", "hit", "precision"]
+
+
+@pytest.mark.parametrize("kind", PER_USER)
 @pytest.mark.parametrize("k", [1, 3, 10, 30, 200])
 def test_metrics_equal_the_plain_implementation(kind, k):
     scores, history, targets, heldout = world()
@@ -89,13 +102,116 @@ def test_ndcg_equals_scikit_learn():
             assert values[user].item() == pytest.approx(expected)
 
 
-def test_history_is_never_ranked_and_perfect_is_one():
+TREC_EVAL = {"precision": "P", "recall_all": "recall", "map_all": "map_cut", "hit": "success", "ndcg": "ndcg_cut"}
+
+
+@pytest.mark.parametrize("k", [1, 5, 20])
+def test_metrics_equal_trec_eval(k):
+    """The conventions that our names promise to share with the field's reference program, user by user."""
+    scores, history, targets, heldout = world()
+    users = np.flatnonzero(targets.any(1))
+    run = {str(u): {str(i): float(scores[u, i]) for i in np.flatnonzero(~history[u])} for u in users}
+    relevant = {str(u): {str(i): 1 for i in np.flatnonzero(targets[u])} for u in users}
+    theirs = pytrec_eval.RelevanceEvaluator(relevant, {f"{name}.{k}" for name in TREC_EVAL.values()}).evaluate(run)
+    ours = per_user_metrics(Fixed(scores), heldout, tuple(f"{kind}@{k}" for kind in TREC_EVAL))
+    for kind, name in TREC_EVAL.items():
+        for user in users:
+            assert ours[f"{kind}@{k}"][user].item() == pytest.approx(theirs[str(user)][f"{name}_{k}"], abs=1e-6), kind
+
+
+@pytest.mark.parametrize("kind", ["recall", "ndcg", "mrr", "map", "hit"])
+@pytest.mark.parametrize("k", [1, 4, 10])
+def test_history_is_never_ranked_and_perfect_is_one(kind, k):
     _, history, targets, heldout = world()
     perfect = torch.from_numpy(10.0 * targets + 100.0 * history).float()
-    for estimate in vc.evaluate(Fixed(perfect), heldout, ("ndcg@10", "recall@10", "mrr@10")).values():
-        assert estimate.mean == pytest.approx(1.0)
+    metric = f"{kind}@{k}"
+    assert vc.evaluate(Fixed(perfect), heldout, (metric,))[metric].mean == pytest.approx(1.0)
     worst = torch.from_numpy(-10.0 * targets).float()
-    assert vc.evaluate(Fixed(worst), heldout, ("mrr@5",))["mrr@5"].mean == 0
+    assert vc.evaluate(Fixed(worst), heldout, (metric,))[metric].mean == 0
+
+
+def test_divisors_where_targets_outnumber_places():
+    """What sets recall apart from recall_all and map from map_all: six targets, three places, all of them hits."""
+    targets = Interactions.from_pairs([0] * 6, range(6), shape=(1, 9))
+    heldout = HeldOut(Interactions.from_pairs([], [], shape=(1, 9)), targets)
+    names = ("recall@3", "recall_all@3", "map@3", "map_all@3", "precision@3", "precision@9", "precision@50")
+    values = vc.evaluate(Fixed(-torch.arange(9.0)[None]), heldout, names)
+    assert [values[name].mean for name in names] == pytest.approx([1, 1 / 2, 1, 1 / 2, 1, 6 / 9, 6 / 9])
+
+
+def lists(scores, history, targets, k):
+    """The lists of all users that have targets, item numbers best first."""
+    return [
+        sorted((i for i in range(scores.shape[1]) if not history[u, i]), key=lambda i: (-scores[u, i], i))[:k]
+        for u in np.flatnonzero(targets.any(1))
+    ]
+
+
+@pytest.mark.parametrize("k", [1, 5, 30, 200])
+@pytest.mark.parametrize("batch_size", [7, 500])
+def test_coverage_gini_and_novelty_equal_the_plain_implementation(k, batch_size):
+    """The history is in no list, not even where a list has more places than there are other items."""
+    scores, history, targets, heldout = world(history_share=0.4)
+    scores[:, 7] = -9  # in no list but the longest
+    model = Fixed(scores)
+    model.item_counts += torch.arange(30)
+    model.n_train_users.fill_(64)
+    shown = lists(scores, history, targets, k)
+    counts = np.bincount(np.concatenate(shown), minlength=30)
+    bits = -np.log2(np.maximum(np.arange(30), 1) / 64)
+    names = (f"coverage@{k}", f"gini@{k}", f"novelty@{k}", f"ndcg@{2 * k}")  # the last one's lists are longer
+    values = vc.evaluate(model, heldout, names, batch_size)
+    assert values[names[0]].mean == pytest.approx((counts > 0).mean())
+    differences = np.abs(counts[:, None] - counts[None]).mean()  # the definition that needs no sorting
+    assert values[names[1]].mean == pytest.approx(differences / (2 * counts.mean()))
+    novelty = np.array([bits[items].mean() for items in shown])
+    assert values[names[2]].mean == pytest.approx(novelty.mean())
+    assert values[names[2]].ci == pytest.approx(1.96 * novelty.std(ddof=1) / math.sqrt(len(shown)))
+    assert {v.n_users for v in values.values()} == {len(shown)}
+    assert all(math.isnan(values[name].ci) for name in names[:2]), "no interval over users"
+    assert "±" not in str(values[names[0]]) and "±" in str(values[names[2]])
+
+
+def test_extremes_of_coverage_and_gini():
+    """Everybody gets another item: all is covered, evenly. Everybody gets the same one: the opposite."""
+    n = 12
+    heldout = HeldOut(
+        Interactions.from_pairs([], [], shape=(n, n)), Interactions.from_pairs(range(n), range(n), shape=(n, n))
+    )
+    own = vc.evaluate(Fixed(torch.eye(n)), heldout, ("coverage@1", "gini@1"))
+    assert own["coverage@1"].mean == 1 and own["gini@1"].mean == pytest.approx(0)
+    same = vc.evaluate(Fixed(torch.arange(n).float().expand(n, -1)), heldout, ("coverage@1", "gini@1"))
+    assert same["coverage@1"].mean == pytest.approx(1 / n) and same["gini@1"].mean == pytest.approx(1 - 1 / n)
+
+
+def test_novelty_knows_the_training_users(planted_split, tmp_path):
+    """Counts come from what the model was trained on, not from the histories of those it is measured on; saved too."""
+    model = vc.baselines.Popularity(planted_split.n_items)
+    with pytest.raises(vc.ConfigError, match=r"novelty needs to know .*: train popularity with fit\(\)"):
+        vc.evaluate(model, planted_split.test, ("novelty@1",))
+    vc.fit(model, planted_split, progress=False, out=tmp_path)
+    share = planted_split.train.item_counts / planted_split.train.n_users
+    found = vc.evaluate(model, planted_split.test, ("novelty@1",))["novelty@1"].mean
+    assert -math.log2(share.max()) <= found < -math.log2(share.max()) + 1
+    assert found == vc.evaluate(vc.load_model(tmp_path), planted_split.test, ("novelty@1",))["novelty@1"].mean
+
+
+def test_a_single_user_has_no_coverage():
+    scores, _, _, heldout = world()
+    for metric in ("coverage@5", "gini@5"):
+        with pytest.raises(vc.ConfigError, match=f"{metric} is one number for all lists together: use evaluate"):
+            per_user_metrics(Fixed(scores), heldout, (metric,))
+
+
+@pytest.mark.parametrize(("metric", "pick"), [("gini@5", min), ("coverage@5", max), ("map@5", max), ("rmse", min)])
+def test_validation_looks_for_the_better_end(planted, planted_split, metric, pick):
+    """A small Gini coefficient is good, as a small error is; the other metrics are good when large."""
+    if metric == "rmse":
+        model, split = build("dae-cf", planted.n_items, latent_dim=4), vc.split_ratings(planted)
+    else:
+        model, split = vc.models.MultDAE(planted_split.n_items, latent_dim=4), planted_split
+    run = vc.fit(model, split, epochs=3, metric=metric, progress=False)
+    assert run.best[metric] == pick(run.curve(metric)) and len(set(run.curve(metric))) > 1
 
 
 def test_interval_and_count():
@@ -165,6 +281,11 @@ def test_a_model_is_measured_in_evaluation_mode_and_gets_its_own_back(training):
     model = Watched(scores).train(training)
     vc.evaluate(model, heldout, ("ndcg@10",), batch_size=20)
     assert modes == [False, False] and model.training is training
+    model.table = scores * math.nan
+    for measure in (vc.evaluate, per_user_metrics):
+        with pytest.raises(vc.ConfigError, match="hold nan"):
+            measure(model, heldout, ("ndcg@10",))
+        assert model.training is training, "after an error, too"
 
 
 def test_rmse_interval_agrees_with_the_bootstrap():
@@ -212,7 +333,7 @@ def test_both_readings_of_ranking_by_ratings(kind, k):
                 assert values[name][user].isnan()
 
 
-@pytest.mark.parametrize("kind", ["recall", "recall_all", "ndcg", "mrr", "ndcg_liked", "ndcg_rated", "recall_rated"])
+@pytest.mark.parametrize("kind", [*PER_USER, "ndcg_liked", "ndcg_rated", "recall_rated"])
 def test_a_list_longer_than_the_catalogue_costs_nothing(kind):
     """Ten billion places are as many as there are items."""
     scores, _, _, _, heldout = ratings_world()
@@ -231,6 +352,7 @@ def test_one_user_gives_no_interval_and_no_warning():
         warnings.simplefilter("error")
         estimate = vc.evaluate(Fixed(scores[:1]), one, ("ndcg@5",))["ndcg@5"]
     assert estimate.n_users == 1 and math.isnan(estimate.ci)
+    assert str(estimate) == f"{estimate.mean:.3f} (1 user)"
 
 
 def test_errors_name_the_remedy():
@@ -253,3 +375,21 @@ def test_errors_name_the_remedy():
         vc.evaluate(Fixed(scores), HeldOut(nothing, nothing), ("ndcg@10",))
     with pytest.raises(vc.ConfigError, match="unknown metric 'ndcg@0'"):
         vc.evaluate(Fixed(scores), heldout, ("ndcg@0",))
+
+
+def test_ties_go_by_column_at_every_length():
+    """Also where the list ends one item before the catalogue does, and where columns may not be ranked."""
+    scores = torch.randint(0, 4, (50, 9), generator=torch.Generator().manual_seed(0)).float()
+    scores[scores == 0] = -torch.inf
+    whole = scores.sort(dim=1, descending=True, stable=True).indices
+    for k in range(1, 11):
+        assert torch.equal(top_items(scores, k), whole[:, :k])
+
+
+@pytest.mark.parametrize("column", [0, 8])
+def test_a_single_nan_is_found(column):
+    """Wherever it stands, however short the list."""
+    scores = torch.arange(18.0).reshape(2, 9)
+    scores[1, column] = torch.nan
+    with pytest.raises(vc.ConfigError, match="scores hold nan"):
+        top_items(scores, 1)

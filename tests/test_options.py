@@ -50,14 +50,14 @@ def test_every_constructor_argument_is_an_option(slug):
         assert option.kind is not str or option.choices
 
 
-@pytest.mark.parametrize("function", [*PROTOCOLS.values(), vc.fit, vc.evaluate])
+@pytest.mark.parametrize("function", [*PROTOCOLS.values(), vc.fit, vc.evaluate, vc.tune])
 def test_every_number_of_splits_fit_and_evaluate_has_a_range(function):
     for name, option in declared(function, function.__name__).items():
         assert option.kind in (bool, str) or f"{function.__name__}.{name}" in RANGES or name in RANGES, name
 
 
 def test_ranges_belong_to_options():
-    functions = [(f.__name__, f) for f in (*PROTOCOLS.values(), vc.fit, vc.evaluate)]
+    functions = [(f.__name__, f) for f in (*PROTOCOLS.values(), vc.fit, vc.evaluate, vc.tune)]
     known = {
         (subject, name)
         for subject, f in [*functions, *((slug, cls.__init__) for slug, cls in MODELS.items())]

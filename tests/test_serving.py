@@ -1,10 +1,11 @@
-"""Serving: every system, trained, saved and loaded, gives two people their own lists or refuses both."""
+"""Serving: every system, trained, saved and loaded, gives people their own lists or refuses them."""
 
 import subprocess
 import sys
 from dataclasses import replace
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 
@@ -18,6 +19,7 @@ FORMS += [(slug, {"likelihood": "gaussian"}) for slug in ("mult-vae", "mult-dae"
 NAMES = [" ".join([slug, *map(str, options.values())]) for slug, options in FORMS]
 SAME_FOR_ALL = {"popularity"}
 TRANSDUCTIVE = {"ncf", "cnn-cf", "cdae", "random"}
+WITHOUT_ITEMS = {"means", "popularity", "random", "planted-oracle"}  # they learn nothing of single items
 
 
 @pytest.fixture(scope="module")
@@ -26,20 +28,31 @@ def log(planted):
 
 
 @pytest.fixture(scope="module")
-def train(log):
-    """Train a system for an epoch on what suits it, once; return it with its split."""
+def fitted(log, tmp_path_factory):
+    """Train a system for an epoch on what suits it, once; return the run, its split and its folder."""
     splits = {"strong": vc.split_strong(log), "ratings": vc.split_ratings(log)}
     kept = {}
 
-    def trained(slug, options):
+    def run(slug, options):
         key = (slug, *options)
         if key not in kept:
             small = {k: v for k, v in SMALL.items() if k in SYSTEMS[slug].options}
             split = splits["ratings" if build(slug, 10, **options).rates else "strong"]
             model = build(slug, split.n_items, **small, **options)
-            vc.fit(model, split, epochs=1, device="cpu", progress=False)
-            kept[key] = model, split
+            folder = tmp_path_factory.mktemp(slug) / "run"
+            kept[key] = vc.fit(model, split, epochs=1, device="cpu", progress=False, out=folder), split, folder
         return kept[key]
+
+    return run
+
+
+@pytest.fixture(scope="module")
+def train(fitted):
+    """Return a trained system with its split."""
+
+    def trained(slug, options):
+        run, split, _ = fitted(slug, options)
+        return run.model, split
 
     return trained
 
@@ -49,31 +62,104 @@ def scores(model, split):
         return model.scores(split.test.history.rows(torch.arange(10)))
 
 
-@pytest.mark.parametrize(("slug", "options"), FORMS, ids=NAMES)
-def test_a_loaded_model_scores_bit_for_bit_alike(train, tmp_path, slug, options):
-    """What a system needs to score is in the file, buffers included: no call of prepare() after loading."""
-    model, split = train(slug, options)
-    vc.save_model(model, tmp_path / "m")
-    loaded = vc.load_model(tmp_path / "m")
-    assert torch.equal(scores(loaded, split), scores(model, split))
-    assert loaded.item_names == model.item_names == split.items
-    assert torch.equal(loaded.rating_range, model.rating_range)
+def known_users(run, n):
+    """Ids of users that the system may be asked about: those of the training part."""
+    return run.people.ids[run.people.train_rows >= 0][:n].tolist()
 
 
 @pytest.mark.parametrize(("slug", "options"), FORMS, ids=NAMES)
-def test_two_people_get_their_own_lists_or_a_refusal(train, tmp_path, slug, options):
+def test_a_loaded_run_serves_bit_for_bit_alike(fitted, slug, options):
+    """What a system needs to score is in the folder, buffers included: no call of prepare() after loading."""
+    run, split, folder = fitted(slug, options)
+    loaded = vc.load_run(folder)
+    assert torch.equal(scores(loaded.model, split), scores(run.model, split))
+    assert loaded.model.item_names == run.model.item_names == split.items
+    assert torch.equal(loaded.model.rating_range, run.model.rating_range)
+    asked = known_users(run, 40)
+    pd.testing.assert_frame_equal(loaded.recommend(asked), run.recommend(asked))
+
+
+@pytest.mark.parametrize(("slug", "options"), FORMS, ids=NAMES)
+def test_users_are_served_by_their_ids(fitted, slug, options):
+    """By their own history, or as the users they are; nothing they have, nothing excluded, nothing but the candidates."""
+    run, split, _ = fitted(slug, options)
+    asked = known_users(run, 30)[::-1]
+    lists = run.recommend(asked, k=5)
+    assert lists["user"].tolist() == [user for user in asked for _ in range(5)]
+    assert lists["rank"].tolist() == [1, 2, 3, 4, 5] * 30
+    assert lists.groupby("user")["score"].apply(lambda s: s.is_monotonic_decreasing).all()
+    rows = [run.people.ids.tolist().index(user) for user in asked]
+    batch = run.people.histories.rows(torch.tensor(rows))
+    ids = np.array(split.items.ids)[split.item_index]
+    own = set(zip(np.array(asked)[batch.rows], ids[batch.items], strict=True))
+    assert not own & set(zip(lists["user"], lists["item"], strict=True))
+
+    if run.model.needs == "history":
+        ratings = [None] * len(batch.items) if batch.values is None else batch.values.tolist()
+        histories = {user: [] for user in asked}
+        for row, item, rating in zip(batch.rows.tolist(), ids[batch.items].tolist(), ratings, strict=True):
+            histories[asked[row]].append(item if rating is None else (item, rating))
+        pd.testing.assert_frame_equal(run.recommend(histories=histories, k=5), lists)
+    else:
+        with torch.no_grad():
+            users = torch.from_numpy(run.people.train_rows[rows])
+            expected = run.model.scores(replace(batch, users=users))
+            expected[batch.rows, batch.items] = -torch.inf
+        assert torch.equal(
+            torch.tensor(lists["score"].to_numpy()).view(30, 5), expected.sort(descending=True)[0][:, :5]
+        )
+
+    first, hidden = lists["item"][:5].tolist(), ids[::3].tolist()
+    assert not set(first) & set(run.recommend(asked[0], exclude=first, k=20)["item"])
+    assert set(run.recommend(asked, only=hidden, exclude=hidden[:9], k=500)["item"]) <= set(hidden[9:])
+
+
+@pytest.mark.parametrize(("slug", "options"), FORMS, ids=NAMES)
+def test_many_at_once_are_served_as_one_by_one(fitted, slug, options):
+    run, _, _ = fitted(slug, options)
+    asked = known_users(run, 8)
+    together = run.recommend(asked, k=7)
+    alone = pd.concat([run.recommend(user, k=7) for user in asked], ignore_index=True)
+    np.testing.assert_allclose(together["score"], alone["score"], rtol=1e-4, atol=1e-5)
+    assert (together["item"] == alone["item"]).mean() > 0.9, "near ties alone may change places"
+    if slug not in SAME_FOR_ALL:
+        entries = list(zip(together["item"], together["score"], strict=True))
+        lists = {tuple(entries[at : at + 7]) for at in range(0, len(entries), 7)}
+        assert len(lists) >= 4, "not one for all (a small cnn-cf has few)"
+
+
+@pytest.mark.parametrize(("slug", "options"), FORMS, ids=NAMES)
+def test_items_have_vectors_or_a_refusal(fitted, slug, options):
+    run, split, _ = fitted(slug, options)
+    item = split.items.ids[split.item_index[4]]
+    if slug in WITHOUT_ITEMS:
+        with pytest.raises(vc.ConfigError, match=f"^{slug} learns nothing of single items"):
+            run.similar(item)
+        return
+    vectors = run.model.item_vectors().detach().double().numpy()
+    assert vectors.shape[0] == split.n_items and vectors.shape[1] > 1 and len(np.unique(vectors, axis=0)) > 100
+    cosine = vectors @ vectors[4] / np.linalg.norm(vectors, axis=1) / np.linalg.norm(vectors[4])
+    found = run.similar(item, k=3)
+    np.testing.assert_allclose(found["similarity"], np.sort(cosine)[-2:-5:-1], atol=1e-5)
+    assert item not in found["item"].tolist()
+
+
+@pytest.mark.parametrize(("slug", "options"), FORMS, ids=NAMES)
+def test_two_strangers_get_their_own_lists_or_a_refusal(fitted, slug, options):
     """Nobody is served the list of a user of the training data."""
-    model, _ = train(slug, options)
-    vc.save_model(model, tmp_path / "m")
+    run, _, folder = fitted(slug, options)
+    model = run.model
     codes = model.item_index.tolist()
     people = [codes[:30:2], codes[-30::2]]
     if model.rates:
         people = [[(item, 4.0) for item in items] for items in people]
-    for served in (model, vc.load_model(tmp_path / "m")):
+    for served in (model, vc.load_model(folder)):
         if slug in TRANSDUCTIVE:
             for history in people:
                 with pytest.raises(vc.ConfigError, match=f"^{slug} scores only the users it was trained on"):
                     vc.recommend(served, history)
+            with pytest.raises(vc.ConfigError, match=f"^{slug} scores only the users it was trained on"):
+                run.recommend(histories={"us": [1], "them": [2]})
             continue
         ours, theirs = (vc.recommend(served, history, k=20) for history in people)
         items = [{entry.item for entry in entries} for entries in (ours, theirs)]
@@ -141,7 +227,7 @@ def test_odd_ratings(train):
     for rating in ("nan", "inf"):
         with pytest.raises(vc.DataError, match=f"item 3: the rating {rating} is not a number"):
             vc.recommend(model, [(3, float(rating))])
-    with pytest.warns(UserWarning, match="1 ratings, as 80, lie outside the training data's 1 to 5"):
+    with pytest.warns(UserWarning, match="1 rating outside the training data's 1 to 5, as 80"):
         vc.recommend(model, [(3, 80.0), (4, 2.0)])
     assert vc.recommend(model, [(3, 1.0), (3, 5.0)], k=3) == vc.recommend(model, [(3, 5.0)], k=3), "the last counts"
     assert vc.recommend(model, [[3, 1.0]], k=3) == vc.recommend(model, [(3, 1.0)], k=3), "a pair from JSON is a list"
@@ -235,3 +321,75 @@ def test_a_model_trained_on_ratings_and_then_on_clicks_reads_clicks(log):
 def test_true_is_no_item(train):
     with pytest.raises(vc.DataError, match="True: must be an item's code"):
         vc.recommend(train("mult-vae", {})[0], [True])
+
+
+# --- one person, by codes --------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def trained(planted):
+    split = vc.split_strong(planted)
+    model = vc.models.MultDAE(split.n_items, latent_dim=50)
+    vc.fit(model, split, epochs=10, device="cpu", progress=False)
+    return model
+
+
+def test_never_an_item_the_user_has(trained, planted):
+    for user in range(20):
+        history = planted.item[planted.user == user]
+        top = vc.recommend(trained, history, k=100, titles=planted.titles)
+        assert len(top) == 100 and not set(history.tolist()) & {entry.item for entry in top}
+        scores = [entry.score for entry in top]
+        assert scores == sorted(scores, reverse=True)
+        assert all(entry.title == planted.titles[entry.item] for entry in top)
+
+
+def test_titles_and_codes_are_interchangeable(trained, planted):
+    codes = [3, 77, 140]
+    assert vc.recommend(trained, codes, titles=planted.titles) == vc.recommend(
+        trained, [planted.titles[c] for c in codes], titles=planted.titles
+    )
+
+
+def test_no_history_at_all(trained):
+    assert len(vc.recommend(trained, [], k=5)) == 5
+
+
+def test_list_ends_with_the_catalogue(trained):
+    assert len(vc.recommend(trained, [0, 1], k=10_000)) == 498
+
+
+def test_columns_are_mapped_to_the_codes_of_the_log():
+    """A model whose split dropped items recommends by the log's codes."""
+    user = [u for u in range(12) for _ in range(6)]
+    item = [i for _ in range(12) for i in (2, 3, 5, 7, 11, 13)]
+    frame = pd.DataFrame({"user": [*user, 99, 99], "item": [*item, 4, 17]})  # 4, 17: of a user below min_items
+    log = vc.RatingLog.from_frame(frame, name="toy")
+    split = vc.split_strong(log, n_heldout=2)
+    assert split.n_items == 6 and log.n_items == 8
+    model = vc.baselines.Popularity(split.n_items)
+    vc.fit(model, split)
+    gone = [log.item_ids.tolist().index(item) for item in (4, 17)]
+    codes = {entry.item for entry in vc.recommend(model, [0], k=10)}
+    assert codes == set(range(8)) - {0, *gone}
+    with pytest.warns(UserWarning, match="2 items of the history left out: never seen"):
+        assert len(vc.recommend(model, [0, *gone], k=10)) == 5, "the list ends with what training knew"
+    with pytest.warns(UserWarning, match="1 item of the history"):
+        vc.recommend(model, gone[:1])
+
+
+def test_unknown_entries_are_named(trained, planted):
+    with pytest.raises(vc.DataError, match="no item is called 'Jaws'"):
+        vc.recommend(trained, ["Jaws"], titles=planted.titles)
+    with pytest.raises(vc.DataError, match="item code 5000 is not in the catalogue"):
+        vc.recommend(trained, [5000])
+    with pytest.raises(vc.DataError, match="item code -1 is not in the catalogue"):
+        vc.recommend(trained, [-1])
+
+
+def test_the_order_of_a_history_and_the_mode_of_the_model_do_not_matter(trained, planted):
+    """Bit for bit: sums are taken in one order, and nothing is dropped out."""
+    history = planted.item[planted.user == 0].tolist()
+    expected = vc.recommend(trained, history)
+    assert vc.recommend(trained, history[::-1]) == expected
+    assert vc.recommend(trained.train(), history) == expected

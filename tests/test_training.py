@@ -711,6 +711,14 @@ def test_stop_after_makes_the_first_epochs_of_a_longer_training(split):
     assert len(run.history) == 2 and run.stopped is None
 
 
+def test_stop_after_validates_no_epoch_that_the_whole_training_would_not(rated, tmp_path):
+    """Every second epoch and the last of all: the third is neither, though this training ends with it."""
+    run = train(Scripted(levels=LEVELS), rated, epochs=6, stop_after=3, validate_every=2, out=tmp_path)
+    assert [row["epoch"] for row in run.history if "rmse" in row] == [2] and run.best_epoch == 2
+    run = train(Scripted(levels=LEVELS[3:]), rated, epochs=6, validate_every=2, out=tmp_path)
+    assert [row["epoch"] for row in run.history if "rmse" in row] == [2, 4, 6] and run.best_epoch == 4
+
+
 def test_stopped_before_the_first_epoch_a_run_is_prepared_and_can_go_on(rated, tmp_path):
     run = train(Scripted(levels=LEVELS), rated, epochs=2, stop_after=0, out=tmp_path)
     assert (run.best_epoch, run.best, run.stopped) == (0, {}, "stop_after=0 of 2 epochs")
@@ -819,6 +827,9 @@ def test_an_annealed_run_that_stopped_early_anneals_on_as_planned(rated, tmp_pat
     model = Anneals()
     train(model, rated, epochs=3, extend=True, out=tmp_path)
     assert [progress for progress, _ in model.updates] == [3 / 6, 4 / 6, 5 / 6, 1.0, 1.0, 1.0]
+    train(Anneals(), rated, epochs=4, stop_after=1, out=tmp_path / "shorter")
+    with pytest.raises(vc.ConfigError, match=r"epochs: 4 there, 2 now.*Give another folder to train anew$"):
+        train(Anneals(), rated, epochs=2, extend=True, out=tmp_path / "shorter")
 
 
 @pytest.mark.parametrize("extend", [False, True])

@@ -23,9 +23,11 @@ from .data import (
 )
 from .errors import ConfigError, DataError, TrainingError, VaecfError
 from .evaluation import Estimate, evaluate
-from .recommending import Recommendation, recommend
+from .runs import Run, load_run
+from .serving import Recommendation, recommend
 from .systems import SYSTEMS, System, build, register
-from .training import Run, Trainer, fit
+from .training import Trainer, fit
+from .tuning import Trial, Tuning, tune
 
 __version__ = "0.1.0"
 
@@ -40,6 +42,8 @@ __all__ = [
     "System",
     "Trainer",
     "TrainingError",
+    "Trial",
+    "Tuning",
     "VaecfError",
     "baselines",
     "build",
@@ -48,6 +52,7 @@ __all__ = [
     "fit",
     "load_dataset",
     "load_model",
+    "load_run",
     "maths",
     "models",
     "planted_world",
@@ -62,4 +67,5 @@ __all__ = [
     "split_strong",
     "split_time",
     "split_weak",
+    "tune",
 ]

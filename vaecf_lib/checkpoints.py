@@ -19,16 +19,22 @@ from .models.base import Model
 from .options import plain
 from .systems import build
 
+BEST = "best.safetensors"  # of a run's folder: the model of the best epoch
+
 
 def write_atomically(path: str | Path, write) -> None:
     """Call ``write(temporary path)``, then put the file in the place of ``path`` in one step.
 
-    A process killed at any moment leaves either the old file or the new one, both whole.
+    A process killed at any moment leaves either the old file or the new one, both whole. Its mode is that of any new
+    file (0644 under the usual umask).
     """
     path = Path(path)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
+        temporary.touch()
+        mode = temporary.stat().st_mode
         write(temporary)
+        temporary.chmod(mode)  # some writers put a private file of their own there
         with temporary.open("r+b") as handle:  # Windows flushes only what may be written
             os.fsync(handle.fileno())
         os.replace(temporary, path)
@@ -94,19 +100,24 @@ def save_model(model: Model, path: str | Path, **note: Any) -> None:
     save_tensors(path, model.state_dict(), {"model": model.slug, "config": model.config, "items": items, **note})
 
 
+def load_noted_model(path: str | Path, device: str | torch.device = "cpu") -> tuple[Model, dict[str, Any]]:
+    """Rebuild a model as :func:`load_model` does; return it with the note that was saved beside it."""
+    path = Path(path)
+    tensors, note = load_tensors(path / BEST if path.is_dir() else path)
+    if "config" not in note:
+        raise DataError(f"{path}: the checkpoint of a training, not a model: give the run's folder or {BEST}")
+    model = build(note["model"], **note["config"])
+    model.load_state_dict(tensors)
+    if note["items"] is not None:
+        ids, titles = note["items"]["ids"], note["items"]["titles"]
+        model.item_names = Items(tuple(ids), None if titles is None else tuple(titles))
+    return model.to(device).eval(), note
+
+
 def load_model(path: str | Path, device: str | torch.device = "cpu") -> Model:
     """Rebuild a model from a file of :func:`save_model`, or from a run's folder (its best epoch).
 
     Raises:
         DataError: no such file, or it is damaged.
     """
-    path = Path(path)
-    tensors, note = load_tensors(path / "best.safetensors" if path.is_dir() else path)
-    if "config" not in note:
-        raise DataError(f"{path}: the checkpoint of a training, not a model: give the run's folder or best.safetensors")
-    model = build(note["model"], **note["config"])
-    model.load_state_dict(tensors)
-    if note["items"] is not None:
-        ids, titles = note["items"]["ids"], note["items"]["titles"]
-        model.item_names = Items(tuple(ids), None if titles is None else tuple(titles))
-    return model.to(device).eval()
+    return load_noted_model(path, device)[0]

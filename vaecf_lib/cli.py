@@ -4,22 +4,26 @@ from __future__ import annotations
 
 import inspect
 import json
+import os
+import re
 import shlex
 import sys
 import textwrap
 import warnings
+from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
 from . import data, environment
-from .checkpoints import load_model
-from .errors import ConfigError, DataError, VaecfError
-from .experiment import PROTOCOLS, assign_settings, cuts_of, run_experiment
+from .errors import ConfigError, VaecfError
+from .experiment import PROTOCOLS, as_json_ready, assign_settings, cuts_of, run_experiment
 from .lab.cli import app as laboratory
-from .recommending import recommend as recommend_items
+from .runs import load_run
+from .serving import check_kind, write_lists
 from .systems import SYSTEMS
+from .tuning import tune as tune_options
 
 PATIENCE = 20  # validations; `vaecf fit hyvae --dataset douban` is best at epoch 5 of 50
 
@@ -88,6 +92,27 @@ def _columns(text: str | None) -> dict[str, str]:
     return columns
 
 
+def _load(
+    model: str,
+    dataset: str | None,
+    interactions: Path | None,
+    columns: str | None,
+    protocol: str | None,
+    given: dict[str, Any],
+) -> tuple[data.RatingLog, str]:
+    """Return the data to be split, and the protocol, if it was not said: weak where they bring a split of their own."""
+    if (dataset is None) == (interactions is None):
+        raise ConfigError("give either --dataset NAME or --interactions FILE")
+    if dataset and columns:
+        raise ConfigError("--columns names the columns of your own file, and --dataset is another one")
+    if interactions is None:
+        protocol = protocol or "strong"
+        assign_settings(given, model, protocol)  # an unknown name should not wait for the data
+        return data.load_dataset(dataset), protocol
+    log = data.read_own_file(interactions, **_columns(columns))
+    return log, protocol or ("strong" if log.is_test is None else "weak")
+
+
 @app.command()
 def check(
     file: Annotated[Path, typer.Argument(help="your own .csv, .tsv, .parquet or .npz with user, item[, rating]")],
@@ -145,20 +170,10 @@ def fit(
     as_json: Annotated[bool, typer.Option("--json", help="print one JSON object and nothing else to stdout")] = False,
 ) -> None:
     """Train a system, evaluate it on the test part, print the metrics."""
-    if (dataset is None) == (interactions is None):
-        raise ConfigError("give either --dataset NAME or --interactions FILE")
-    if dataset and columns:
-        raise ConfigError("--columns names the columns of your own file, and --dataset is another one")
     given = _settings(settings)
     if patience is None:
         patience = 0 if given.get("schedule") == "cosine" else PATIENCE
-    if dataset:
-        protocol = protocol or "strong"
-        assign_settings(given, model, protocol)  # an unknown name should not wait for the data
-        log = data.load_dataset(dataset)
-    else:
-        log = data.read_own_file(interactions, **_columns(columns))
-        protocol = protocol or ("strong" if log.is_test is None else "weak")
+    log, protocol = _load(model, dataset, interactions, columns, protocol, given)
     result, estimates = run_experiment(
         model,
         log,
@@ -181,32 +196,157 @@ def fit(
             typer.echo(f"{name:12s} {estimate}")
 
 
+def _names(text: str | None) -> list[str] | None:
+    """Read ids or titles: one a line of a file of that name, or else with commas between, without spaces."""
+    if text is None:
+        return None
+    if os.path.isfile(text):  # Path's own fails on a text that is too long to be a name
+        return [name for name, _ in data.read_history(text)]
+    return re.split(",(?! )", text)  # a title may hold ", "
+
+
+def _seconds(text: str) -> float:
+    """Read a time as 90s, 30m or 2h; without a letter, seconds."""
+    match = re.fullmatch(r"(\d+(?:\.\d+)?)([smh]?)", text)
+    if not match:
+        raise ConfigError(f"--budget {text!r}: write a time as 90s, 30m or 2h")
+    return float(match[1]) * {"": 1, "s": 1, "m": 60, "h": 3600}[match[2]]
+
+
+@app.command()
+def tune(
+    model: Annotated[str, typer.Argument(help="slug of a system, see `vaecf models`")],
+    dataset: Annotated[str | None, typer.Option(help="name in the catalogue, see `vaecf datasets`")] = None,
+    interactions: Annotated[Path | None, typer.Option(help="your own file, as for `vaecf fit`")] = None,
+    columns: Columns = None,
+    protocol: Annotated[str | None, typer.Option(help="as for `vaecf fit`")] = None,
+    trials: Annotated[int, typer.Option(help="how many trainings")] = 20,
+    budget: Annotated[str | None, typer.Option(help="stop after this time, as 90s, 30m or 2h")] = None,
+    vary: Annotated[
+        str | None,
+        typer.Option(help="options, comma-separated, numbers also as NAME=LOW:HIGH; default: weights and steps"),
+    ] = None,
+    epochs: int = 50,
+    seed: int = 0,
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda or mps")] = "auto",
+    batch_size: int = 500,
+    settings: Annotated[list[str] | None, typer.Option("--set", help="key=value that stays fixed; repeatable")] = None,
+    out: Annotated[Path | None, typer.Option(help="folder of the tuning; goes on with what it holds")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="print one JSON object and nothing else to stdout")] = False,
+) -> None:
+    """Try a system's options on the validation part, print the best and the `vaecf fit` line that gives them."""
+    given, seconds = _settings(settings), None if budget is None else _seconds(budget)
+    log, protocol = _load(model, dataset, interactions, columns, protocol, given)
+    tuning = tune_options(
+        model,
+        log,
+        protocol,
+        trials=trials,
+        budget=seconds,
+        vary=None if vary is None else vary.split(","),
+        epochs=epochs,
+        seed=seed,
+        device=device,
+        batch_size=batch_size,
+        settings=given,
+        out=out,
+    )
+    source = ["--dataset", dataset] if interactions is None else ["--interactions", str(interactions)]
+    source += ["--columns", columns] if columns else []
+    line = ["vaecf", "fit", model, *source, "--protocol", protocol, "--epochs", str(epochs), "--seed", str(seed)]
+    line += ["--device", device, "--batch-size", str(batch_size), "--patience", "0"]
+    for key, value in (given | tuning.best.options).items():
+        line += ["--set", f"{key}={value if isinstance(value, str) else json.dumps(value)}"]
+    command = shlex.join(line)
+    if as_json:
+        typer.echo(json.dumps({**asdict(tuning), "best": asdict(tuning.best), "command": command}))
+        return
+    typer.echo(tuning.table())
+    typer.echo(command)
+
+
 @app.command()
 def recommend(
     run: Annotated[Path, typer.Argument(help="folder of a run of `vaecf fit --out`")],
-    history: Annotated[Path, typer.Option(help="one item id or title a line, or a .csv or .tsv with item[, rating]")],
+    users: Annotated[
+        str | None, typer.Option(help="ids of people in the data, commas between, or a file with one a line")
+    ] = None,
+    histories: Annotated[
+        Path | None, typer.Option(help="other people's items: a .csv, .tsv, .parquet or .npz with user, item[, rating]")
+    ] = None,
+    history: Annotated[
+        Path | None,
+        typer.Option(help="one person's: an item id or title a line, or a .csv or .tsv with item[, rating]"),
+    ] = None,
+    k: Annotated[int, typer.Option("-k", help="length of the list")] = 10,
+    exclude: Annotated[
+        str | None, typer.Option(help="items never to be shown: ids or titles, commas between, or a file, one a line")
+    ] = None,
+    only: Annotated[str | None, typer.Option(help="the items that may be shown, likewise")] = None,
+    out: Annotated[Path | None, typer.Option(help="write a .csv, .tsv, .parquet or .json instead of printing")] = None,
+) -> None:
+    """Print the best items, tab-separated: of one person's history rank, id, title and score, else a table of lists.
+
+    Without --users, --histories or --history everyone in the run's data gets a list.
+    """
+    if sum(option is not None for option in (users, histories, history)) > 1:
+        raise ConfigError("give one of --users, --histories and --history")
+    if out is not None:
+        check_kind(out)
+    served = load_run(run)
+    if history is not None:
+        histories = [name if rating is None else (name, rating) for name, rating in data.read_history(history)]
+    lists = served.recommend(_names(users), histories, k, exclude=_names(exclude) or (), only=_names(only))
+    if history is not None:
+        lists = lists.drop(columns="user")
+    if out is not None:
+        write_lists(lists, out)
+    elif history is not None:
+        titles = lists["title"] if "title" in lists else [""] * len(lists)
+        for rank, item, title, score in zip(lists["rank"], lists["item"], titles, lists["score"], strict=True):
+            typer.echo(f"{rank}\t{item}\t{title}\t{score:.4f}")
+    else:
+        typer.echo(lists.to_csv(sep="\t", index=False, float_format="%.4f"), nl=False)
+
+
+@app.command()
+def similar(
+    run: Annotated[Path, typer.Argument(help="folder of a run of `vaecf fit --out`")],
+    item: Annotated[str, typer.Argument(help="id or title")],
     k: Annotated[int, typer.Option("-k", help="length of the list")] = 10,
 ) -> None:
-    """Print the best items for one person's history: rank, id, title and score, tab-separated."""
-    model = load_model(run)
-    items = model.item_names
-    if items is None:
-        raise DataError(f"{run}: the run knows no item ids: train it on a split that does, as `vaecf fit` makes")
-    entries = [(items.code(name), name, rating) for name, rating in data.read_history(history)]
-    unknown = [name for code, name, _ in entries if code is None]
-    if len(unknown) == len(entries):
-        raise DataError(f"{history}: none of its items is known, the first is {unknown[0]!r}: use ids or titles")
-    if unknown:
-        warnings.warn(f"{history}: {len(unknown)} unknown items left out, the first is {unknown[0]!r}")
-    if not model.rated and any(rating is not None for *_, rating in entries):
-        warnings.warn(f"{history}: this run was trained on clicks, so ratings are not read: all items count as liked")
-        entries = [(code, name, None) for code, name, _ in entries]
-    known = [code if rating is None else (code, rating) for code, _, rating in entries if code is not None]
-    found = recommend_items(model, known, k)
-    if not found:
-        warnings.warn(f"{history}: it holds every item there is, so none is left to recommend")
-    for rank, entry in enumerate(found, start=1):
-        typer.echo(f"{rank}\t{items.ids[entry.item]}\t{entry.title or ''}\t{entry.score:.4f}")
+    """Print the items most like one, as the system has learnt them: rank, id, title and cosine, tab-separated."""
+    typer.echo(load_run(run).similar(item, k).to_csv(sep="\t", index=False, float_format="%.4f"), nl=False)
+
+
+def _choose_log(dataset: str | None, interactions: Path | None) -> data.RatingLog:
+    if (dataset is None) == (interactions is None):
+        raise ConfigError("give either --dataset NAME or --interactions FILE")
+    return data.load_dataset(dataset) if dataset else data.read_own_file(interactions)
+
+
+@app.command()
+def evaluate(
+    run: Annotated[Path, typer.Argument(help="folder of a run of `vaecf fit --out`")],
+    dataset: Annotated[str | None, typer.Option(help="name in the catalogue, see `vaecf datasets`")] = None,
+    interactions: Annotated[Path | None, typer.Option(help="your own file with user, item[, rating]")] = None,
+    metrics: Annotated[str | None, typer.Option(help="comma-separated, for instance recall@20,ndcg@100")] = None,
+    seed: Annotated[int, typer.Option(help="of the fifth of each person's items that must be found")] = 98765,
+    as_json: Annotated[bool, typer.Option("--json", help="print one JSON object and nothing else to stdout")] = False,
+) -> None:
+    """Evaluate a saved run: on the test part of its own data, or on other data, whose items are found by their ids."""
+    served = load_run(run)
+    log = _choose_log(dataset, interactions)
+    own = served.source is not None and served.source["data_sha256"] == log.sha256
+    part = PROTOCOLS[served.source["protocol"]](log, **served.source["settings"]) if own else log
+    estimates = served.evaluate(part, None if metrics is None else metrics.split(","), seed=seed)
+    if as_json:
+        result = {"model": served.model.slug, "dataset": log.name, "part": "test" if own else "all"}
+        result |= {"metrics": as_json_ready(estimates), "data_sha256": log.sha256}
+        typer.echo(json.dumps(result))
+    else:
+        for name, estimate in estimates.items():
+            typer.echo(f"{name:12s} {estimate}")
 
 
 app.add_typer(laboratory)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import warnings
 from collections.abc import Callable, Iterable
 from functools import partial
@@ -97,6 +98,14 @@ def assign_settings(settings: dict[str, Any], slug: str, protocol: str) -> tuple
     return of_split, of_model, of_fit
 
 
+def as_json_ready(estimates: dict[str, Estimate]) -> dict[str, dict]:
+    """Return the estimates as JSON has them; an interval that there is not, which is nan, as null."""
+    return {
+        name: {"mean": e.mean, "ci": None if math.isnan(e.ci) else e.ci, "n_users": e.n_users}
+        for name, e in estimates.items()
+    }
+
+
 def run_experiment(
     slug: str,
     log: RatingLog,
@@ -141,16 +150,16 @@ def run_experiment(
     check_metrics(model, split.test, metrics)  # not only after the training
     training = {"epochs": epochs, "batch_size": batch_size, "seed": seed, "device": device, "progress": progress}
     run = fit(model, split, out=out, patience=patience, extend=extend, **training, **of_fit)
+    validation = run.best.get(run.metric)
+    if not run.history and split.valid is not None:  # a system without epochs
+        validation = evaluate(model, split.valid, (run.metric,), batch_size)[run.metric].mean
     estimates = evaluate(model, split.test, metrics, batch_size)
     result = {
         "model": slug,
         "dataset": log.name,
         "protocol": protocol,
-        "metrics": {
-            name: {"mean": e.mean, "ci": None if e.n_users == 1 else e.ci, "n_users": e.n_users}
-            for name, e in estimates.items()
-        },
-        "validation": {run.metric: run.best[run.metric]} if run.metric in run.best else None,
+        "metrics": as_json_ready(estimates),
+        "validation": None if validation is None else {run.metric: validation},
         "validation_curve": [[row["epoch"], round(row[run.metric], 5)] for row in run.history if run.metric in row],
         "users_without_targets": split.test.n_without_targets,
         "seconds_per_epoch": run.seconds_per_epoch if run.history else None,

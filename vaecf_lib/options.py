@@ -1,8 +1,8 @@
 """Options of systems, splits and training: declared once, by a plain signature and its docstring, and checked here.
 
 An argument's annotation gives its type and, as ``Literal``, its choices; RANGES gives, by its name, the numbers it may
-be; the docstring's ``Args`` say what it means. Checks, ``config``, ``--set``, ``vaecf models SLUG`` and the API page
-follow from these.
+be, and SEARCH those that are worth a try; the docstring's ``Args`` say what it means. Checks, ``config``, ``--set``,
+``vaecf models SLUG``, tuning and the API page follow from these.
 """
 
 from __future__ import annotations
@@ -85,6 +85,8 @@ RANGES: dict[str, Range] = {
     "lr": _POSITIVE,
     "critic_lr": _POSITIVE,
     "epochs": Range(0, 10**9),
+    "trials": _COUNT,
+    "budget": _POSITIVE,
     **dict.fromkeys(("batch_size", "per_batch", "items_per_batch", "users_per_block", "items_per_block"), _COUNT),
     **dict.fromkeys(("validate_every", "patience"), _COUNT),
     "stop_after": Range(0, 10**9),
@@ -97,6 +99,32 @@ RANGES: dict[str, Range] = {
     **{f"split_{name}.seed": _NUMPY_SEED for name in ("strong", "weak", "ratings", "leave_one_out")},
 }
 
+
+@dataclass(frozen=True)
+class Search:
+    """Where tuning looks for a number: from ``low`` to ``high``, evenly in its logarithm if ``log``."""
+
+    low: float
+    high: float
+    log: bool = True
+
+
+# What tuning varies if nobody says otherwise, found as in RANGES: weights of losses and steps, not sizes.
+SEARCH: dict[str, Search | None] = {
+    **dict.fromkeys(("lr", "critic_lr"), Search(3e-5, 1e-2)),
+    "beta": Search(0.01, 2),
+    "recvae.beta": None,  # without effect where gamma is given
+    **dict.fromkeys(("beta_u", "beta_v"), Search(1e-3, 1)),
+    "gamma": Search(1e-4, 0.1),
+    "alpha": Search(0.01, 1),
+    "penalty": Search(1e-6, 1),
+    "mmd": Search(1, 1000),
+    "l1": Search(1e-3, 10),
+    "damping": Search(0.1, 100),
+    **dict.fromkeys(("tau", "sigma"), Search(0.01, 1)),
+    "dropout": Search(0, 0.9, log=False),
+}
+
 _NUMBERS = tuple[int, ...]
 _NOUNS = {int: "a whole number", float: "a number", _NUMBERS: "a list of whole numbers"}
 _KINDS = (*_NOUNS, bool, str)
@@ -106,7 +134,8 @@ _KINDS = (*_NOUNS, bool, str)
 class Option:
     """What an argument may be: of ``kind`` int, float, bool, str or tuple[int, ...], among ``choices`` or in ``range``.
 
-    ``default`` is None where there is none; ``meaning`` is what the docstring says of it.
+    ``default`` is None where there is none; ``meaning`` is what the docstring says of it; ``search`` where tuning looks
+    for it, if it is a number that tuning varies.
     """
 
     kind: Any
@@ -115,6 +144,7 @@ class Option:
     optional: bool
     default: Any = None
     meaning: str = ""
+    search: Search | None = None
 
     def accepts(self, value: Any) -> bool:
         """Tell whether the argument may be ``value``; a whole number is a number, true and false are not."""
@@ -169,8 +199,8 @@ def meanings(doc: str | None) -> dict[str, str]:
 def declared(function: Callable, subject: str, doc: str | None = None) -> dict[str, Option]:
     """Return the options among a function's arguments: those that are annotated with a kind that :class:`Option` has.
 
-    ``subject``, a system's slug or a function's name, is looked up in RANGES before the name alone. ``doc`` is the
-    docstring that says what they mean; None: the function's own.
+    ``subject``, a system's slug or a function's name, is looked up in RANGES and SEARCH before the name alone. ``doc``
+    is the docstring that says what they mean; None: the function's own.
     """
     hints, options = get_type_hints(function), {}
     texts = meanings(function.__doc__ if doc is None else doc)
@@ -183,7 +213,8 @@ def declared(function: Callable, subject: str, doc: str | None = None) -> dict[s
         if kind in _KINDS and not others:
             allowed = RANGES.get(f"{subject}.{name}") or RANGES.get(name, _ANY)
             default = None if parameter.default is parameter.empty else parameter.default
-            options[name] = Option(kind, choices, allowed, NoneType in members, default, texts.get(name, ""))
+            search = SEARCH.get(f"{subject}.{name}", SEARCH.get(name))
+            options[name] = Option(kind, choices, allowed, NoneType in members, default, texts.get(name, ""), search)
     return options
 
 

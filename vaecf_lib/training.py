@@ -9,7 +9,6 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
@@ -17,7 +16,7 @@ import torch
 from filelock import FileLock, Timeout
 from torch import Tensor
 
-from .checkpoints import load_tensors, save_model, save_tensors, write_json
+from .checkpoints import BEST, load_tensors, save_model, save_tensors, write_json
 from .data import RowSweep, Split, Sweep
 from .environment import describe, in_kernel
 from .errors import ConfigError, DataError, TrainingError
@@ -25,37 +24,7 @@ from .evaluation import check_metrics, evaluate, parse_metric
 from .manifest import MANIFEST, close_sitting, open_sitting
 from .models.base import Model, Phase
 from .options import checked, plain
-
-
-@dataclass
-class Run:
-    """What :func:`fit` did, or has done so far.
-
-    ``history``: one dict an epoch (loss, its terms, the validation metric, seconds) · ``stopped``: why it ended before
-    all epochs were done, None if it did not.
-    """
-
-    model: Model
-    metric: str
-    history: list[dict] = field(default_factory=list)
-    best_epoch: int = 0
-    device: str = "cpu"
-    stopped: str | None = None
-
-    @property
-    def seconds_per_epoch(self) -> float:
-        """Median seconds of an epoch's updates, validation not counted; nan without epochs."""
-        seconds = sorted(row["seconds"] for row in self.history)
-        return seconds[len(seconds) // 2] if seconds else math.nan
-
-    @property
-    def best(self) -> dict:
-        """The history's row of the epoch whose weights were kept; empty without epochs."""
-        return self.history[self.best_epoch - 1] if self.history else {}
-
-    def curve(self, name: str) -> list[float]:
-        """Return one column of the history, epoch by epoch."""
-        return [row[name] for row in self.history]
+from .runs import PEOPLE, Run, save_people
 
 
 def pick_device(device: str | torch.device = "auto") -> torch.device:
@@ -381,8 +350,10 @@ def fit(
             the run had are given to it if that, too, ends with the weights of an unbroken run: not under
             schedule="cosine", nor if a weight of the loss is annealed (see ``extend``). A run with other settings is
             left untouched, and so is one that another process is writing. ``manifest.json`` says what was trained
-            when, where and by which command.
-        metric: validation metric to select by: ndcg@100, or rmse (lower is better) for a model that predicts ratings.
+            when, where and by which command. The folder also holds the users' ids and histories, to serve them: keep
+            it as you keep the data.
+        metric: validation metric to select by, the smallest value of rmse, mae and gini@K, else the largest: ndcg@100,
+            or rmse for a model that predicts ratings.
         precision: "fp32", or "bf16" for automatic mixed precision.
         progress: a bar in a terminal, plain lines elsewhere; outside of notebooks what the split kept, before it.
         warm_start: keep the model's present weights as the start.
@@ -409,7 +380,7 @@ def fit(
         )
     if metric is None:
         metric = "rmse" if model.rates else "ndcg@100"
-    lower_is_better = not parse_metric(metric).ranks
+    lower_is_better = parse_metric(metric).lower_is_better
     if split.valid is not None:
         check_metrics(model, split.valid, (metric,))
     device = pick_device(device)
@@ -433,12 +404,15 @@ def fit(
         torch.manual_seed(seed)
         trainer = Trainer(model, split, epochs, batch_size, precision, schedule, device, warm_start)
         split = trainer.split
-        run = Run(model, metric, device=str(device))
+        run = Run(model, metric, device=str(device), people=split.people, source=split.source)
         epochs = epochs if trainer.phases else 0
         goal = epochs if stop_after is None else min(epochs, stop_after)
         extended, new = None, out is not None and not (out / CHECKPOINT).exists()
         if out is not None:
             settings, extended = _resume(trainer, run, out, settings, goal, extend)
+        run.settings = settings
+        if out is not None:
+            save_people(run, out)
         run.stopped = _out_of_patience(run, patience) if trainer.epoch < goal else None
         sitting = out is not None and (new or (trainer.epoch < goal and run.stopped is None))
         if sitting:
@@ -462,7 +436,7 @@ def fit(
                 run.best_epoch = trainer.epoch
                 best_state = None if out is not None else _copy(model)
                 if out is not None:
-                    save_model(model, out / BEST, run=_key(settings))
+                    _save_best(run, out, settings)
             if out is not None:
                 _save(trainer, run, out, settings)
             bar.update(trainer.epoch, row, metric)
@@ -476,10 +450,10 @@ def fit(
             run.stopped = f"stop_after={stop_after} of {epochs} epochs"
         bar.close(trainer.epoch, run.stopped)
         if new and trainer.epoch == 0:
-            save_model(model, out / BEST, run=_key(settings))
+            _save_best(run, out, settings)
             _save(trainer, run, out, settings)
         if out is not None:
-            best_state = _load_best(out, settings)
+            best_state = _load_best(out, settings, run.best_epoch)
             write_json(out / "history.json", run.history)
             if sitting:
                 close_sitting(out, trainer.epoch, run.stopped)
@@ -514,7 +488,7 @@ def _is_best(history: list[dict], metric: str, lower_is_better: bool) -> bool:
     return seen[-1] == (min(seen) if lower_is_better else max(seen)) and seen.index(seen[-1]) == len(seen) - 1
 
 
-BEST, CHECKPOINT = "best.safetensors", "checkpoint.safetensors"
+CHECKPOINT = "checkpoint.safetensors"
 
 
 @contextmanager
@@ -534,7 +508,7 @@ def _locked(out: Path | None) -> Iterator[None]:
     except Timeout as error:
         raise ConfigError(f"{out} is being written by another process: wait for it, or give another folder") from error
     try:
-        for name in (BEST, CHECKPOINT, MANIFEST):  # what a process killed while it wrote has left
+        for name in (BEST, CHECKPOINT, MANIFEST, PEOPLE):  # what a process killed while it wrote has left
             for stale in out.glob(f".{name}.*.tmp"):
                 stale.unlink()
         yield
@@ -547,11 +521,20 @@ def _key(settings: dict) -> str:
     return hashlib.sha256(json.dumps(settings, sort_keys=True, default=plain).encode()).hexdigest()
 
 
-def _load_best(out: Path, settings: dict) -> dict[str, Tensor]:
-    """Return the weights of the run's best epoch."""
+def _save_best(run: Run, out: Path, settings: dict) -> None:
+    """Write the model as it is, and what :func:`~vaecf_lib.load_run` says of it."""
+    note = {"trained_with": settings, "source": run.source, "epoch": run.best_epoch}
+    save_model(run.model, out / BEST, run=_key(settings), **note)
+
+
+def _load_best(out: Path, settings: dict, epoch: int | None = None) -> dict[str, Tensor]:
+    """Return the weights of the run's best epoch; of no other than ``epoch``, if it is given."""
     tensors, note = load_tensors(out / BEST)
-    if note.get("run") != _key(settings):
-        raise DataError(f"{out / BEST} is of another run than {CHECKPOINT} beside it: put it back, or train anew")
+    if note.get("run") != _key(settings) or epoch not in (None, note.get("epoch")):
+        raise DataError(
+            f"{out / BEST} is of another run than {CHECKPOINT} beside it, or of another "
+            "epoch than its best: put it back, or train anew"
+        )
     return tensors
 
 

@@ -384,6 +384,8 @@ def digest(body):
 def test_download_verifies_and_is_kept(server, tmp_path):
     path = download((f"{server.url}/file.zip",), digest(server.body), tmp_path, keep)
     assert path.read_bytes() == server.body
+    (tmp_path / "any").touch()
+    assert path.stat().st_mode == (tmp_path / "any").stat().st_mode, "not the private mode of a temporary file"
     download((f"{server.url}/file.zip",), digest(server.body), tmp_path, keep)
     assert len(server.requests) == 1, "a verified file is not fetched again"
     assert server.requests[0][2] == "identity", "packed for the way, lengths and ranges would be of other bytes"

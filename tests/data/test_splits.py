@@ -312,6 +312,9 @@ def test_a_split_says_what_it_keeps(planted):
 def test_a_split_that_throws_most_away_warns():
     with pytest.warns(UserWarning, match=r"toy: threshold 4 on ratings from 1 to 40, .* 19 of 100 ratings and"):
         vc.split_weak(log_of(**GRID, rating=np.where(np.arange(100) < 19, 40, 1)), threshold=4, min_items=5)
+    marks = np.where((GRID["item"] < 2) & (np.arange(100) > 0), 5, 1)
+    with pytest.warns(UserWarning, match="19 of 100 ratings and 10 of 10 users kept"):  # less than a fifth, by one
+        vc.split_weak(log_of(**GRID, rating=marks), threshold=5, min_items=0, test=0.5)
     lonely = log_of(user=np.r_[GRID["user"], 10:40], item=np.r_[GRID["item"], np.zeros(30, int)])
     with pytest.warns(UserWarning, match="10 of 40 users kept. To keep more, lower threshold or min_items"):
         vc.split_strong(lonely)

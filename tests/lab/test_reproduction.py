@@ -2,12 +2,14 @@
 
 import json
 import shlex
+from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
 import vaecf_lib as vc
-from vaecf_lib.lab import ledger
+from vaecf_lib.lab import ledger, reproduction
 from vaecf_lib.lab.reproduction import plan, rating_form, reproduce
 from vaecf_lib.lab.studies import STUDIES
 from vaecf_lib.lab.study import Row, Study
@@ -26,6 +28,33 @@ def test_reproduce_fills_a_folder_and_keeps_what_is_there(tmp_path, monkeypatch)
     assert stamps == [p.stat().st_mtime_ns for p in paths]
     table = ledger.table("planted", folder=tmp_path)
     assert list(table.index) == ["popularity", "half"] and (table["seeds"] == 2).all()
+
+
+def test_each_data_set_is_loaded_once_and_only_for_runs_that_are_missing(tmp_path, monkeypatch):
+    loaded, made, told = [], [], []
+
+    def load(name):
+        loaded.append(name)
+        return SimpleNamespace(name=name)
+
+    def run(slug, log, protocol, **options):
+        made.append((log.name, slug))
+        told.append(options)
+        return {"metrics": {}}, {}
+
+    monkeypatch.setattr(reproduction, "load_dataset", load)
+    monkeypatch.setattr(reproduction, "run_experiment", run)
+    study = Study("strong", {"a": {}, "b": {}}, {"one": Row("popularity"), "two": Row("random")}, batch_size=7)
+    monkeypatch.setitem(STUDIES, "toy", replace(study, metrics=("mrr@5",), epochs=3))
+    kept = [tmp_path / "measured" / ledger.file_name("a", "strong", label, 0) for label in ("one", "two")]
+    kept[0].parent.mkdir()
+    kept[0].write_text("{}")
+    reproduce("book", "toy", seeds=[0], device="cpu", folder=tmp_path)
+    assert loaded == ["a", "b"] and made == [("a", "random"), ("b", "popularity"), ("b", "random")]
+    options = {"epochs": 3, "seed": 0, "device": "cpu", "batch_size": 7, "metrics": ("mrr@5",), "settings": {}}
+    assert told == 3 * [options | {"progress": False}]
+    reproduce("book", "toy", seeds=[0], folder=tmp_path)
+    assert loaded == ["a", "b"] and len(made) == 3
 
 
 def test_every_kept_run_is_one_that_is_planned():
@@ -67,8 +96,8 @@ def test_reproduce_plans_a_papers_table():
     printed = ledger.reported(RESULTS).query("paper == 'recvae' and table == '1'")["model"]
     assert {run.row.system for run in runs} == set(printed) & set(SYSTEMS)
     assert runs[0].study.protocol == "strong" and runs[0].settings == {"n_heldout": 10_000}
-    elsewhere = plan("recvae", "1", dataset="ml-1m", models=["sivae"], seeds=[0], folder=RESULTS)
-    assert [(run.label, run.settings) for run in elsewhere] == [("sivae", {})]
+    elsewhere = plan("recvae", "1", dataset="ml-1m", models=["mult-vae"], seeds=[0], folder=RESULTS)
+    assert [(run.label, run.settings) for run in elsewhere] == [("mult-vae", {})], "clicks need no rating form"
 
 
 def test_rating_tables_are_planned_with_their_cut_and_rating_forms():

@@ -154,3 +154,10 @@ def test_inclusion_sums_to_k_where_large_logits_tie(method, shift):
     for k in (1, 2, 13, 48, 49):
         p = maths.inclusion_probabilities(eta, k, method)
         assert p.min() >= 0 and p.max() <= 1 and torch.allclose(p.sum(-1), torch.tensor(float(k)), rtol=1e-3)
+
+
+@pytest.mark.parametrize("method", ["exact", "saddlepoint"])
+def test_a_batch_of_no_rows_has_no_values(method):
+    """The longest k of no rows is no maximum to take."""
+    k = torch.zeros(0, dtype=torch.int64)
+    assert maths.log_elementary_symmetric(torch.zeros(0, 5), k, method=method).shape == (0,)

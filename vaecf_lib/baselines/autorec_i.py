@@ -96,6 +96,10 @@ class AutoRecI(TransductiveModel):
         found[-1] += mean  # which is all that is known of somebody without ratings
         return found
 
+    def item_vectors(self) -> Tensor:
+        """Return the items' codes, (n_items, hidden)."""
+        return self.codes
+
     def scores(self, batch: Batch) -> Tensor:
         """Return the ratings, (B, n_items); a stranger's output weights are fitted to the history."""
         known = torch.cat([self.output.weight, self.output.bias[:, None]], 1)

@@ -65,6 +65,10 @@ class BiasedMF(PairModel):
         penalties = torch.full_like(self.items.weight[0], self.config["penalty"] * len(items))
         return ridge(features, values - self.overall - v[:, -1], penalties)
 
+    def item_vectors(self) -> Tensor:
+        """Return the items' embeddings without their biases, (n_items, latent_dim)."""
+        return self.items.weight[:, :-1]
+
     def pair_scores(self, batch: Batch, rows: Tensor, items: Tensor) -> Tensor:
         """Return the ratings of single items, (n,)."""
         return self._product(self.fold_in(self.users.weight, batch, self._user)[rows], self.items(items))

@@ -86,6 +86,10 @@ class MacridVAE(LikelihoodModel):
             ratings = ratings + self.scale * member[:, k] * (z @ items.T)
         return ratings, divergence
 
+    def item_vectors(self) -> Tensor:
+        """Return the items' embeddings, (n_items, latent_dim)."""
+        return self.items.weight
+
     def scores(self, batch: Batch) -> Tensor:
         """Return the ratings at the codes' means, (B, n_items)."""
         return self.likelihood.on_scale(self(batch)[0], batch)

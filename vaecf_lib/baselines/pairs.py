@@ -46,6 +46,10 @@ class PairModel(TransductiveModel):
         """One phase over all weights, rating by rating."""
         return [Phase("all", list(self.parameters()), self.loss, lr=self.config["lr"], sweep=self.sweep)]
 
+    def item_vectors(self) -> Tensor:
+        """Return the items' embeddings, (n_items, d)."""
+        return self.items.weight
+
     def pair_scores(self, batch: Batch, rows: Tensor, items: Tensor) -> Tensor:
         """Return the ratings of single items, (n,)."""
         users = self.check_users(batch)[rows]

@@ -7,7 +7,19 @@ from .items import Items
 from .own_files import read_history, read_own_file
 from .planted import CAST, PlantedWorld, cast_of, planted_world
 from .ratings import RatingLog, Reading
-from .splits import HeldOut, Kept, People, Split, refit_split, split_all, split_ratings, split_strong, split_weak
+from .splits import (
+    HeldOut,
+    Kept,
+    People,
+    Split,
+    hold_out,
+    positives,
+    refit_split,
+    split_all,
+    split_ratings,
+    split_strong,
+    split_weak,
+)
 from .sweeps import Block, BlockSweep, Pairs, PairSweep, RowSweep, Sweep
 from .time_splits import split_leave_one_out, split_time
 
@@ -35,8 +47,10 @@ __all__ = [
     "Sweep",
     "cast_of",
     "check",
+    "hold_out",
     "load_dataset",
     "planted_world",
+    "positives",
     "read_history",
     "read_own_file",
     "refit_split",

@@ -20,11 +20,13 @@ from .ratings import RatingLog
 class HeldOut:
     """What a model is shown of some users (``history``) and must find (``targets``): same shape, no pair in both.
 
-    Users without targets are never scored; ``n_without_targets`` counts them.
+    Users without targets are never scored; ``n_without_targets`` counts them. ``strangers``: the rows are other people
+    than those of the training part, so that a row number says nothing to a system that knows its users.
     """
 
     history: Interactions
     targets: Interactions
+    strangers: bool = False
 
     @property
     def n_without_targets(self) -> int:
@@ -33,7 +35,7 @@ class HeldOut:
 
     def to(self, device) -> HeldOut:
         """Return the same parts on ``device``."""
-        return HeldOut(self.history.to(device), self.targets.to(device))
+        return replace(self, history=self.history.to(device), targets=self.targets.to(device))
 
 
 @dataclass(frozen=True)
@@ -295,6 +297,7 @@ def split_strong(
         return HeldOut(
             Interactions.from_pairs(user[~targets], item[~targets], shape=shape),
             Interactions.from_pairs(user[targets], item[targets], shape=shape),
+            strangers=True,
         )
 
     train = Interactions.from_pairs(*rows(groups[0]), shape=(len(groups[0]), len(item_index)))
@@ -465,3 +468,25 @@ def refit_split(log: RatingLog, split: Split) -> Split:
     if kept is None:  # the ratings protocol keeps everything
         return split_all(log, min_items=0, ratings=ratings)
     return split_all(log, threshold=kept.threshold, min_items=kept.min_items, ratings=ratings)
+
+
+def hold_out(log: RatingLog, column: np.ndarray, n_columns: int, *, rated: bool, seed: int = 98765) -> HeldOut:
+    """Hold out a fifth of what each user of ``log`` has, for a system that was trained on other people.
+
+    Args:
+        log: one row a user; a split that comes with it (``is_test``) is used instead of a random fifth.
+        column: (log.n_items,) the system's column of each item code, -1 for items that it does not know.
+        n_columns: how many columns the system has.
+        rated: keep the ratings as values.
+        seed: of the fifth; users with less than 5 known items have no targets, as in :func:`split_strong`.
+    """
+    log = log.select(column[log.item] >= 0)
+    is_test = log.is_test
+    if is_test is None:
+        is_test = _hold_out_fifth(log.user, np.random.RandomState(seed), 0.2, at_least=5)
+
+    def part(keep: np.ndarray) -> Interactions:
+        values = log.rating[keep] if rated else None
+        return Interactions.from_pairs(log.user[keep], column[log.item[keep]], values, shape=(log.n_users, n_columns))
+
+    return HeldOut(part(~is_test), part(is_test), strangers=True)

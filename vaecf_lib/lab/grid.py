@@ -6,6 +6,7 @@ import itertools
 import statistics
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import torch
@@ -107,25 +108,17 @@ class GridByEpoch(Grid):
         split = self.split(log)
         for values in itertools.product(*self.sliders.values()):
             model = build(self.system, split.n_items, **self.options_at(*values))
-            kept = _keep_weights(model)
-            run = fit(model, split, epochs=self.epochs, seed=self.seeds[0], device="cpu", progress=False, **self.fit)
-            for epoch in self.at:
-                model.load_state_dict(kept[epoch - 1])
-                noted = self.note(Trained(model, run, split, run.history[epoch - 1]))
-                yield (epoch, *values), self.summary([noted])
+            states: dict[int, State] = {}
+            look = partial(self._look, states, split)
+            fit(model, split, epochs=self.epochs, seed=self.seeds[0], device="cpu", progress=False, on_epoch=look,
+                **self.fit)  # fmt: skip
+            yield from (((epoch, *values), states[epoch]) for epoch in self.at)
 
-
-def _keep_weights(model: Model) -> list[dict[str, Tensor]]:
-    """Have ``model`` keep its weights when an epoch's last phase ends; return the list, which its training fills."""
-    kept, phases = [], model.phases
-
-    def keeping():
-        found = phases()
-        found[-1].after = lambda: kept.append({name: value.clone() for name, value in model.state_dict().items()})
-        return found
-
-    model.phases = keeping
-    return kept
+    def _look(self, states: dict[int, State], split: Split, run: Run) -> None:
+        """Add the state after the run's last epoch, if it is one of ``at``."""
+        if len(run.history) in self.at:
+            run.model.eval()  # the next epoch sets it to train
+            states[len(run.history)] = self.summary([self.note(Trained(run.model, run, split, run.history[-1]))])
 
 
 @dataclass(frozen=True)

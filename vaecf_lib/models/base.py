@@ -98,12 +98,16 @@ class Model(nn.Module):
     about: ClassVar[str]
     changes: ClassVar[str] = ""  # what it changes in Mult-VAE, in a few words: the lineage map's
     rates: ClassVar[bool] = False  # are the scores ratings, on the scale of the data?
-    needs: ClassVar[str] = "history"  # to score someone: what they have; a "user" it was trained on; or "either"
+    # What it needs to score someone: their "history"; a "user" it was trained on, by their row; or "either" of the two,
+    # where the users of a batch who are no users of the training data have the number -1.
+    needs: ClassVar[str] = "history"
     reads_values: ClassVar[bool] = True  # do the scores depend on the ratings of a history that has some?
     config: dict[str, Any]
     item_names: Items | None = None  # ids and titles by item code of the rating log; fit() sets them from the split
     item_index: Tensor
     rating_range: Tensor
+    item_counts: Tensor
+    n_train_users: Tensor
 
     def __init_subclass__(cls, **keywords: Any):
         """Have the constructor of every system check and keep its options."""
@@ -119,6 +123,9 @@ class Model(nn.Module):
         self.register_buffer("item_index", torch.arange(n_items))
         # Smallest and largest rating of the training data; (inf, -inf) for clicks.
         self.register_buffer("rating_range", torch.tensor([torch.inf, -torch.inf]))
+        # How many training users have each item, and how many users there were; 0 before fit().
+        self.register_buffer("item_counts", torch.zeros(n_items, dtype=torch.int64))
+        self.register_buffer("n_train_users", torch.zeros((), dtype=torch.int64))
 
     @property
     def device(self) -> torch.device:
@@ -136,9 +143,11 @@ class Model(nn.Module):
         return bool(self.config.get("anneal") and self.config.get("beta"))
 
     def describe(self, split: Split) -> None:
-        """Note what the columns of ``split`` are, and the scale of its ratings, for those who will be served."""
+        """Note what the columns of ``split`` are, how popular, and on which scale: for who serves or measures."""
         self.item_names = split.items
         self.item_index.copy_(torch.as_tensor(split.item_index))
+        self.item_counts.copy_(split.train.item_counts)
+        self.n_train_users.fill_(split.train.n_users)
         values, clicks = split.train.values, self.rating_range.new_tensor([torch.inf, -torch.inf])
         self.rating_range.copy_(clicks if values is None else torch.stack([values.min(), values.max()]))
 
@@ -167,3 +176,12 @@ class Model(nn.Module):
     def pair_scores(self, batch: Batch, rows: Tensor, items: Tensor) -> Tensor:
         """Return the scores of single items, (n,): of ``items[j]`` for the user at place ``rows[j]`` of the batch."""
         return self.scores(batch)[rows, items]
+
+    def item_vectors(self) -> Tensor | None:
+        """Return what it has learnt of each item, (n_items, d), in which alike items point the same way.
+
+        None if it has learnt nothing of the kind. Here: the weights of the decoder's last layer, which is
+        ``self.decoder.output`` or ``self.output``.
+        """
+        output = getattr(getattr(self, "decoder", self), "output", None)
+        return output.weight if isinstance(output, nn.Linear) and output.out_features == self.n_items else None

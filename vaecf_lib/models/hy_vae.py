@@ -172,6 +172,11 @@ class HyVAE(LikelihoodModel):
         vae, deep, _ = self.branches(batch)
         return self.likelihood.on_scale(self.combine(vae, deep), batch)
 
+    def item_vectors(self) -> Tensor:
+        """Return the weights of the branches' output layers, side by side, (n_items, d)."""
+        outputs = [getattr(self, name) for name in ("vae_output", "deep_output") if hasattr(self, name)]
+        return torch.cat([output.weight for output in outputs], 1)
+
     @torch.no_grad()
     def rates_per_dimension(self, train: Interactions) -> Tensor:
         """Return the mean KL divergence of each latent dimension over users, (latent,), in nats."""

@@ -333,6 +333,10 @@ class VAEBMF(TransductiveModel):
 
     # --- prediction --------------------------------------------------------------------------------------------
 
+    def item_vectors(self) -> Tensor:
+        """Return the items' posterior means, (n_items, K)."""
+        return self.v_mean
+
     def scores(self, batch: Batch) -> Tensor:
         """Return the ratings at the posterior means, (B, n_items); a stranger's is encoded from the history."""
         u, above = self._factors(batch)

@@ -1,0 +1,204 @@
+"""A person's history, whatever is in it: the list that the model's own scores give, or one line of refusal."""
+
+import csv
+import io
+import math
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from cases import Refused, answer, cases, vaecf
+from hypothesis import given
+from hypothesis import strategies as st
+
+import vaecf_lib as vc
+from vaecf_lib.data import Interactions
+from vaecf_lib.systems import build
+
+IDS = ["007", "7", "NA", "a,b", "é", 'q"q', "3", " x".strip(), "1e3", "1000", "Film 5", "-1", "#1", "0"]
+IDS += [f"f{n}" for n in range(16)]
+RARE = 3  # items that only a person without a full history has, so that training never sees them
+FORMS = {"mult-vae": "clicks", "popularity": "clicks", "means": "ratings", "hyvae": "ratings"}
+UNKNOWN = ["no such film", "f99", "", "8", "\u202e", "x" * 300]
+NONSENSE = [-1, len(IDS), 10**30, 2.5, math.nan, math.inf, None, True, b"7", object(), (1, 2, 3), (3, "five"), [[1], 2]]
+
+
+def title_of(code):
+    """Titles: two films share one, one is called like another's id, some hold separators."""
+    return {0: "Hamlet", 1: "Hamlet", 2: "f3", 4: "Ran, or: Lear", 6: 'The "End"'}.get(code, f"Film {code}")
+
+
+class Served(dict):
+    """{slug: (model, its run's folder)}, short in a report."""
+
+    __repr__ = object.__repr__
+
+
+@pytest.fixture(scope="module")
+def served(tmp_path_factory):
+    """Tiny models, trained on 60 people."""
+    rng = np.random.default_rng(0)
+    pairs = {(u, i) for u in range(60) for i in rng.choice(len(IDS) - RARE, size=9, replace=False)}
+    rows = [(u, IDS[i], rng.integers(1, 6)) for u, i in sorted(pairs)] + [(99, name, 5) for name in IDS[-RARE:]]
+    frame = pd.DataFrame(rows, columns=["user", "item", "rating"])
+    codes = sorted(IDS)
+    title = {name: title_of(code) for code, name in enumerate(codes)}
+    log = vc.RatingLog.from_frame(frame.assign(title=frame["item"].map(title)))
+    assert log.item_ids.tolist() == codes
+    kept = Served()
+    for slug, kind in FORMS.items():
+        split = vc.split_strong(log, n_heldout=8, threshold=None) if kind == "clicks" else vc.split_ratings(log, seed=1)
+        small = {"mult-vae": {"hidden": 8, "latent_dim": 4}, "hyvae": {"hidden": 8, "latent_dim": 4}}.get(slug, {})
+        model, out = build(slug, split.n_items, **small), tmp_path_factory.mktemp(slug)
+        vc.fit(model, split, epochs=1, device="cpu", out=out, progress=False)
+        kept[slug] = model, out
+    return kept
+
+
+def names():
+    """Return {id or title: code}, a title of two films left out; an id goes before a title."""
+    titles = [title_of(code) for code in range(len(IDS))]
+    unique = {title: code for code, title in enumerate(titles) if titles.count(title) == 1}
+    return unique | {name: code for code, name in enumerate(sorted(IDS))}
+
+
+def expected(model, ratings, k):
+    """Return ({code: score} of all that may be recommended, how many will be), from the model's scores alone."""
+    index = model.item_index.tolist()
+    known = {index.index(code): rating for code, rating in ratings.items() if code in index}
+    values = [rating or 0.0 for rating in known.values()] if model.rated else None
+    row = Interactions.from_pairs([0] * len(known), [*known], values, shape=(1, model.n_items)).rows(torch.tensor([0]))
+    with torch.no_grad():
+        scores = model.eval().scores(row)[0].tolist()
+    free = {code: score for column, (code, score) in enumerate(zip(index, scores, strict=True)) if column not in known}
+    return free, min(k, len(free))
+
+
+def check(entries, free, length):
+    """``entries`` [(code, score)]: as long as can be, best first, nothing better left out, scores bit for bit."""
+    assert len(entries) == length == len({code for code, _ in entries})
+    assert [score for _, score in entries] == sorted(free.values(), reverse=True)[:length]
+    assert all(free[code] == score for code, score in entries)
+
+
+def item_forms():
+    """Draw (what a caller writes for an item, its code)."""
+    code = st.integers(0, len(IDS) - 1)
+    return st.one_of(
+        code.map(lambda c: (c, c)),
+        code.map(lambda c: (np.int64(c), c)),
+        code.map(lambda c: (float(c), c)),
+        st.sampled_from(sorted(names().items())),
+    )
+
+
+RATING = st.one_of(st.integers(1, 5), st.floats(0.5, 9), st.floats(1, 5, width=32).map(np.float32))
+
+
+@pytest.mark.parametrize("slug", FORMS)
+@given(data=st.data())
+@cases(40)
+def test_any_history_gets_the_models_own_list_or_a_refusal(served, slug, data):
+    draw, (model, _) = data.draw, served[slug]
+    history, ratings = [], {}
+    for entry, code in draw(st.lists(item_forms(), max_size=12)):
+        rating = draw(RATING) if FORMS[slug] == "ratings" else None
+        pair = draw(st.sampled_from([(entry, rating), [entry, rating]]))
+        history.append(entry if rating is None else pair)
+        ratings[code] = None if rating is None else float(rating)
+    k = draw(st.sampled_from([1, 5, np.int64(7), 100]))
+    wrong = draw(st.sampled_from([None, None, "unknown", "entry", "k", "titles", "rating", "whole"]))
+    keywords = {}
+    if wrong in ("unknown", "entry"):
+        odd = draw(st.sampled_from(["Hamlet", *UNKNOWN] if wrong == "unknown" else NONSENSE))
+        odd = (odd, 3.0) if FORMS[slug] == "ratings" and not isinstance(odd, tuple | list) else odd
+        history.insert(draw(st.integers(0, len(history))), odd)
+    elif wrong == "k":
+        k = draw(st.sampled_from([0, -1, 2.5, True, "3", None, math.nan]))
+    elif wrong == "titles":
+        keywords["titles"] = ["a"] * draw(st.sampled_from([0, 1, len(IDS) - 1, len(IDS) + 1]))
+    elif wrong == "rating":
+        odd = (0, math.nan) if FORMS[slug] == "ratings" else (0, 4.0)
+        history.append(draw(st.sampled_from([odd, (0, math.inf), (0, "x")])))
+    elif wrong == "whole":
+        history = draw(st.sampled_from(["007", b"007", 5, None, 2.5]))
+    elif draw(st.booleans()):
+        history = draw(st.sampled_from([tuple, iter]))(history)
+    found = answer(vc.recommend, model, history, k, **keywords)
+    if wrong == "unknown" and not isinstance(found, Refused):
+        wrong = None  # names that nobody knows may be left out, if nothing else changes
+    if wrong is not None:
+        assert isinstance(found, Refused)
+        return
+    assert not isinstance(found, Refused), found
+    check([(entry.item, entry.score) for entry in found], *expected(model, ratings, k))
+    assert all(entry.title == title_of(entry.item) for entry in found)
+
+
+def written(draw, kind, rows):
+    """Return a history's rows [(name, rating or None)] as a file's text."""
+    ending = draw(st.sampled_from(["\n", "\r\n"]))
+    if kind == "txt":
+        return ending.join(
+            [draw(st.sampled_from(["", " "])) + name for name, _ in rows] + [""] * draw(st.integers(0, 2))
+        )
+    out = io.StringIO()
+    writer = csv.writer(out, delimiter={"csv": ",", "tsv": "\t"}[kind], lineterminator=ending)
+    rated = any(rating is not None for _, rating in rows)
+    writer.writerow([draw(st.sampled_from(["item", "Movie_ID"])), *["rating"] * rated, "when"])
+    writer.writerows([name, *[rating] * rated, "x"] for name, rating in rows)
+    return out.getvalue()
+
+
+@pytest.mark.parametrize("slug", FORMS)
+@given(data=st.data())
+@cases(25)
+def test_any_history_file_gets_the_same_list_or_one_line(served, tmp_path_factory, slug, data):
+    """What is printed is what the model's own scores give for the names that are known; the others are counted."""
+    draw, (model, run) = data.draw, served[slug]
+    name = st.sampled_from(sorted(names())) | st.sampled_from([n for n in UNKNOWN if n.strip()])
+    rated = draw(st.booleans()) or FORMS[slug] == "ratings"
+    rating = st.sampled_from(["1", "4.5", "5", " 2 "]) if rated else st.none()
+    rows = draw(st.lists(st.tuples(name, rating), max_size=8))
+    kind = draw(st.sampled_from(["csv", "tsv"] if rated else ["txt", "csv", "tsv"]))
+    bad = draw(st.integers(0, 5)) == 0
+    if bad:
+        odd = [("Hamlet", "3" if rated else None)] + (
+            [("", "3"), ("7", ""), ("7", "nan"), ("7", "1,5")] if rated else []
+        )
+        rows.insert(draw(st.integers(0, len(rows))), draw(st.sampled_from(odd)))
+    path = tmp_path_factory.getbasetemp() / f"history.{kind}"
+    path.write_text(draw(st.sampled_from(["", "\ufeff"])) + written(draw, kind, rows), encoding="utf-8", newline="")
+    k = draw(st.integers(1, 30))
+    done = vaecf("recommend", run, "--history", path, "-k", k)
+    codes = {
+        names()[name]: float(rating) if model.rated else None for name, rating in rows if not bad and name in names()
+    }
+    if bad or not codes:
+        assert done.refused is not None and str(path) in done.refused.replace("2 items are called", str(path))
+        return
+    assert done.refused is None, done.refused
+    free, length = expected(model, codes, k)
+    lines = [line.split("\t") for line in done.out.split("\n")[:-1]]
+    ids = sorted(IDS)
+    check([(ids.index(entry[1]), free[ids.index(entry[1])]) for entry in lines], free, length)
+    assert [int(entry[0]) for entry in lines] == [*range(1, length + 1)]
+    assert all(entry[2] == title_of(ids.index(entry[1])) for entry in lines)
+    assert all(abs(float(entry[3]) - free[ids.index(entry[1])]) <= 5.1e-5 for entry in lines)
+    unknown = sum(name not in names() for name, _ in rows)
+    assert (f"{unknown} unknown items left out" in done.err) == (unknown > 0)
+
+
+@given(content=st.binary(max_size=60), kind=st.sampled_from(["txt", "csv", "tsv", "parquet", ""]))
+@cases(30)
+def test_any_bytes_as_a_history_are_answered_or_refused(served, tmp_path_factory, content, kind):
+    path = Path(tmp_path_factory.getbasetemp()) / f"bytes.{kind}"
+    path.write_bytes(draw_header(content, kind))
+    done = vaecf("recommend", served["popularity"][1], "--history", path)
+    assert done.refused is None or str(path) in done.refused
+
+
+def draw_header(content, kind):
+    return b"item\n" + content if kind in ("csv", "tsv") else b"007\n" + content
