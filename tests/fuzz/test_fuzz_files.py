@@ -317,9 +317,7 @@ def test_a_damaged_file_is_read_as_it_stands_or_refused(folder, kind, data):
         as_pandas = as_pandas_reads(path, "," if kind == "csv" else "\t")
         assert as_pandas is None or found == as_pandas
     elif kind == "npz":  # each array in it has a checksum
-        assert content(log) == content(
-            vc.RatingLog.from_frame("whole", frame.drop_duplicates(["user", "item"], keep="last"))
-        )
+        assert content(log) == content(vc.RatingLog.from_frame(frame.drop_duplicates(["user", "item"], keep="last")))
 
 
 # --- from the file to the metrics ---------------------------------------------------------------------------------
@@ -343,7 +341,7 @@ def test_any_file_is_fitted_or_refused_in_one_line(folder, shape, density, draw,
     done = vaecf("fit", slug, "--interactions", path, "--protocol", protocol, "--device", "cpu", "--json")
     if done.refused is None:
         result = json.loads(done.out)
-        log = vc.RatingLog.from_frame("fit", pd.DataFrame(rows, columns=["user", "item", "rating"]))
+        log = vc.RatingLog.from_frame(pd.DataFrame(rows, columns=["user", "item", "rating"]))
         assert result["data_sha256"] == log.sha256
         for name, value in result["metrics"].items():
             assert 1 <= value["n_users"] <= people and 0 <= value["mean"] <= (4 if name in ("rmse", "mae") else 1)

@@ -154,7 +154,7 @@ def toy():
     rng = np.random.default_rng(0)
     pairs = [(u, i) for u in range(60) for i in rng.choice(12, size=7, replace=False)]
     frame = pd.DataFrame(pairs, columns=["user", "item"]).assign(rating=rng.integers(1, 6, size=len(pairs)))
-    log = vc.RatingLog.from_frame("toy", frame)
+    log = vc.RatingLog.from_frame(frame)
     return {True: vc.split_ratings(log), False: vc.split_strong(log, n_heldout=8, threshold=None)}
 
 
