@@ -8,6 +8,7 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from filelock import FileLock
 
 import vaecf_lib as vc
 from vaecf_lib import cli, tuning
@@ -268,6 +269,11 @@ def test_killed_in_its_first_trial_it_is_not_taken_for_another(log, tmp_path, mo
     assert not (tmp_path / "trial-0").exists()
 
 
+def test_two_cannot_tune_in_one_folder(log, tmp_path):
+    with FileLock(tmp_path / ".lock"), pytest.raises(vc.ConfigError, match="is being written by another process"):
+        tune(log, out=tmp_path)
+
+
 DAMAGE = [
     lambda text: text[: len(text) // 2],
     lambda text: "[]",
@@ -337,6 +343,26 @@ def test_what_is_varied_on_request():
     assert found["alternating"] == "CategoricalDistribution(choices=(False, True))"
     assert found["latent_dim"].startswith("IntDistribution(high=300, log=True, low=10")
     assert "log=False" in found["dropout"] and "log=False" in found["beta"] and "log=True" in found["gamma"]
+
+
+def test_the_first_trial_has_the_default_choice(log):
+    """Among words, and true and false, as among numbers; a default outside of the interval is not tried."""
+    vary = ["mixture", "alternating", "gamma=0.1:1"]
+    for seed in range(3):
+        first = tune(log, "recvae", trials=1, epochs=1, vary=vary, seed=seed, settings=SMALL | {"clean_decoder": False})
+        options = first.best.options
+        assert options["mixture"] == "per_dimension" and options["alternating"] is True and options["gamma"] >= 0.1
+
+
+@pytest.mark.parametrize(("text", "seconds"), [("90", 90), ("90s", 90), ("1.5m", 90), ("30m", 1800), ("2h", 7200)])
+def test_budgets_are_read(text, seconds):
+    assert cli._seconds(text) == seconds
+
+
+@pytest.mark.parametrize("text", ["", "m", "-5m", "1e3", "30 m", "2d", "nan"])
+def test_budgets_that_are_none(text):
+    with pytest.raises(vc.ConfigError, match="write a time as 90s, 30m or 2h"):
+        cli._seconds(text)
 
 
 REFUSED = [

@@ -59,6 +59,7 @@ def test_sizes_are_those_of_the_splits(mine):
         found.test.interactions == strong.test.targets.nnz
         and found.test.users_without_targets == strong.test.n_without_targets
     )
+    assert found.test.items == len(strong.test.targets.indices.unique()) < 6
     assert found.test.users + found.test.users_without_targets == 5
     found = report.splits["time"]  # 144 of 180 would be train, and 30 have each moment: 4 train, 1 validates, 1 is left
     assert (found.train.interactions, found.valid.interactions, found.test.interactions) == (120, 30, 30)

@@ -61,11 +61,13 @@ def test_given_names_that_do_not_fit(given, message):
         vc.RatingLog.from_frame(pd.DataFrame({"user": [1], "item": [2]}), name="mine", **given)
 
 
-@pytest.mark.parametrize("time", [["soon", "later"], [np.nan, 1.0]])
-def test_times_that_were_asked_for_must_be_times(time):
+@pytest.mark.parametrize(
+    ("time", "row"), [(["soon", "later"], 1), ([np.nan, 1.0], 1), ([1.0, np.inf], 2), ([1.0, 1e30], 2)]
+)
+def test_times_that_were_asked_for_must_be_times(time, row):
     """Else they are left out, with a warning: nobody asked for them."""
     df = pd.DataFrame({"user": [1, 2], "item": [2, 3], "time": time})
-    with pytest.raises(vc.DataError, match=r"frame, row 1: time \(read as the timestamp\) is "):
+    with pytest.raises(vc.DataError, match=rf"frame, row {row}: time \(read as the timestamp\) is "):
         vc.RatingLog.from_frame(df, time="time")
     with pytest.warns(UserWarning, match="so timestamps are left out"):
         log = vc.RatingLog.from_frame(df)
@@ -80,6 +82,7 @@ def test_times_that_were_asked_for_must_be_times(time):
         (pd.array([7, 9], dtype="int64[pyarrow]"), [7, 9]),
         (pd.array([7.0, 9.0], dtype="Float64"), [7, 9]),
         (pd.Series([7, 9], dtype=object), [7, 9]),
+        (pd.Series([7, 2**64 - 1], dtype=object), [7, 2**64 - 1]),
         (pd.Categorical([9, 7], categories=[9, 8, 7]), [7, 9]),
         (pd.Categorical(["b", "NA"]), ["NA", "b"]),
         (pd.array(["0012", "12"], dtype="string"), ["0012", "12"]),

@@ -67,6 +67,13 @@ def test_who_takes_part_is_decided_by_the_training_part_alone():
     assert split.kept.ratings == (5, 10) and split.kept.users == (2, 4)
 
 
+def test_what_only_left_out_users_had_is_no_column():
+    log = log_of(user=[1, 1, 2, 3, 3, 1], item=["a", "b", "v", "a", "c", "c"], timestamp=[1, 3, 5, 2, 4, 9])
+    split = vc.split_time(log, valid=0.0, test=0.15, min_items=2)
+    assert split.people.ids.tolist() == [1, 3] and log.item_ids[split.item_index].tolist() == ["a", "b", "c"]
+    assert named(log, split, split.test.targets) == {(1, "c")}
+
+
 def test_ratings_and_thresholds_by_time():
     log = log_of(**TOY)
     split = vc.split_time(log, valid=0.3, test=0.3, min_items=1, ratings=True)

@@ -45,8 +45,8 @@ def served(tmp_path_factory):
     rows = [(u, IDS[i], rng.integers(1, 6)) for u, i in sorted(pairs)] + [(99, name, 5) for name in IDS[-RARE:]]
     frame = pd.DataFrame(rows, columns=["user", "item", "rating"])
     codes = sorted(IDS)
-    frame["title"] = [title_of(codes.index(name)) for name in frame["item"]]
-    log = vc.RatingLog.from_frame(frame)
+    title = {name: title_of(code) for code, name in enumerate(codes)}
+    log = vc.RatingLog.from_frame(frame.assign(title=frame["item"].map(title)))
     assert log.item_ids.tolist() == codes
     kept = Served()
     for slug, kind in FORMS.items():

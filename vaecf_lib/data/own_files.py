@@ -33,9 +33,9 @@ def _open(path: Path) -> io.BufferedIOBase:
     return gzip.open(path) if path.suffix.lower() == ".gz" else path.open("rb")
 
 
-def _open_text(path: Path, newline: str | None = "") -> io.TextIOWrapper:
+def _open_text(path: Path) -> io.TextIOWrapper:
     """Open a text file in UTF-8, with or without a byte order mark."""
-    return io.TextIOWrapper(_open(path), encoding="utf-8-sig", newline=newline)
+    return io.TextIOWrapper(_open(path), encoding="utf-8-sig", newline="")
 
 
 def _is_utf8(text: bytes) -> bool:
@@ -217,7 +217,7 @@ def read_history(path: str | Path) -> list[tuple[str, float | None]]:
     separator = _SEPARATORS.get(_kind(path))
     try:
         if separator is None:
-            with _open_text(path, newline=None) as handle:
+            with _open_text(path) as handle:
                 history = [(line.strip(), None) for line in handle if line.strip()]
         else:
             history = _read_history_table(path, separator)
