@@ -259,7 +259,7 @@ def test_the_api_pages_examples_of_training_run_in_order(tmp_path, monkeypatch):
     names = {"vc": vc, "log": log, "split": split, "model": model}
     names["run"] = vc.fit(model, split, epochs=2, progress=False)
     page = (ROOT / "book" / "api.md").read_text(encoding="utf-8")
-    section = page[page.index("### Watch a training") : page.index("## Rating baselines")]
+    section = page[page.index("### Watch a training") : page.index("## Serving")]
     examples = re.findall(r"```python\n(.*?)```", section, re.S)
     assert len(examples) >= 4
     for example in examples:
