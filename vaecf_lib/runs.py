@@ -86,14 +86,16 @@ class Run:
     ) -> pd.DataFrame:
         """Return the ``k`` best items for each of some people: columns user, rank, item, title (if known) and score.
 
-        Nobody is shown an item that they have. Equal scores rank in the order of the ids.
+        Nobody is shown an item that they have; what the split left out of the data, as ratings below its threshold,
+        nobody has. Equal scores rank in the order of the ids.
 
         Args:
             users: one id or several of the people in the data, who are served by all that is known of them (and by
                 a system that knows its users as those they are); None: everyone, unless there are ``histories``.
             histories: what other people have: one person's list of items (ids or titles), or of (item, rating) pairs
                 for a system that reads ratings; or many people's, as a dict of such lists, a table or a file with
-                columns user, item[, rating], or a :class:`RatingLog`. Unknown items are left out with a warning.
+                columns user, item[, rating], or a :class:`~vaecf_lib.data.RatingLog`. Unknown items are left out with
+                a warning; for a system of clicks all items count as liked, whatever their ratings.
             k: length of a list; it is shorter where fewer items are left.
             exclude: items that nobody shall be shown.
             only: the items that may be shown; None for all.

@@ -267,8 +267,8 @@ def tune(
         trials: how many.
         budget: seconds, of all calls with the same ``out`` together; the trial that they end in is not counted, and
             goes on if a later call gives more.
-        vary: names of the options to vary, or NAME=LOW:HIGH; default: the weights of losses, dropout and steps that the
-            system uses, see :func:`search_space`.
+        vary: names of the options to vary, or NAME=LOW:HIGH. Default: the weights of losses, dropout and step sizes
+            that the system has; one that is 0 or None by default stays so.
         epochs: of each trial.
         seed: of the trainings and of the search.
         device: "auto" (cuda, mps, cpu) or a torch device.

@@ -1,4 +1,4 @@
-"""Sphinx extension: `{systems}`, the table of all systems, and `{options} SLUG`, one system's options."""
+"""Sphinx extension, for `{eval-rst}`: `systems`, the table of all systems, and `options SLUG`, one system's options."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from vaecf_lib.systems import SYSTEMS
 
 def list_table(header: list[str], widths: str, rows: list[list[str]]) -> list[str]:
     """Return the lines of an RST table."""
-    lines = [".. list-table::", "   :header-rows: 1", f"   :widths: {widths}", ""]
+    lines = [".. list-table::", "   :header-rows: 1", f"   :widths: {widths}", "   :class: wide", ""]
     for row in [header, *rows]:
         lines += [f"   {'*' if at == 0 else ' '} - {cell}" for at, cell in enumerate(row)]
     return [*lines, ""]
@@ -44,14 +44,16 @@ class Systems(Table):
 
 
 class Options(Table):
+    """What each option means stands in the docstring above the table."""
+
     required_arguments = 1
 
     def lines(self):
         rows = [
-            [f"``{name}``", literal(option.default), str(option), option.meaning]
+            [f"``{name}``", literal(option.default), str(option)]
             for name, option in SYSTEMS[self.arguments[0]].options.items()
         ]
-        return list_table(["option", "default", "may be", "meaning"], "14 14 26 46", rows)
+        return list_table(["option", "default", "may be"], "25 25 50", rows)
 
 
 def setup(app: Sphinx):
