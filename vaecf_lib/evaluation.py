@@ -184,7 +184,7 @@ def _gini(shown: Tensor) -> float:
 
 
 @contextmanager
-def _evaluating(model: Model) -> Iterator[None]:
+def evaluating(model: Model) -> Iterator[None]:
     """Put the model in evaluation mode and, whatever happens, back into its own."""
     was_training = model.training
     model.eval()
@@ -281,7 +281,7 @@ def per_user_metrics(
     for name in metrics:
         if parse_metric(name).over_lists:
             raise ConfigError(f"{name} is one number for all lists together: use evaluate()")
-    with _evaluating(model):
+    with evaluating(model):
         return _measure(model, heldout, metrics, batch_size)[0]
 
 
@@ -332,7 +332,7 @@ def evaluate(
             do not fit, or novelty of a model that :func:`~vaecf_lib.fit` did not train.
     """
     metrics = tuple(metrics)
-    with _evaluating(model):
+    with evaluating(model):
         values, shown = _measure(model, heldout, metrics, batch_size)
     n_scored, estimates = int((heldout.targets.counts > 0).sum()), {}
     for name in metrics:

@@ -19,7 +19,7 @@ from torch import Tensor
 from .checkpoints import write_atomically
 from .data import Interactions, Items, RatingLog, read_own_file
 from .errors import ConfigError, DataError, counted
-from .evaluation import top_items
+from .evaluation import evaluating, top_items
 from .models.base import Model
 
 Name = int | str
@@ -84,22 +84,20 @@ def best_items(
     histories, users = histories.to(model.device), users.to(model.device)
     hidden = None if candidates is None else ~candidates.to(model.device)
     batch_size = min(BATCH, max(1, int(SCORE_BYTES / (4 * model.n_items))))
-    was_training = model.training
-    model.eval()
     parts = []
-    for start in range(0, len(rows), batch_size):
-        here = slice(start, start + batch_size)
-        batch = replace(histories.rows(rows[here]), users=users[here])
-        scores = model.scores(batch).float().clone()
-        scores[batch.rows, batch.items] = -math.inf
-        if hidden is not None:
-            scores.masked_fill_(hidden, -math.inf)
-        columns = top_items(scores, k)
-        values = scores.gather(1, columns)
-        person, place = (values > -math.inf).nonzero(as_tuple=True)
-        found = (rows[here].to(person.device)[person], place + 1, columns[person, place], values[person, place])
-        parts.append([part.cpu().numpy() for part in found])
-    model.train(was_training)
+    with evaluating(model):
+        for start in range(0, len(rows), batch_size):
+            here = slice(start, start + batch_size)
+            batch = replace(histories.rows(rows[here]), users=users[here])
+            scores = model.scores(batch).float().clone()
+            scores[batch.rows, batch.items] = -math.inf
+            if hidden is not None:
+                scores.masked_fill_(hidden, -math.inf)
+            columns = top_items(scores, k)
+            values = scores.gather(1, columns)
+            person, place = (values > -math.inf).nonzero(as_tuple=True)
+            found = (rows[here].to(person.device)[person], place + 1, columns[person, place], values[person, place])
+            parts.append([part.cpu().numpy() for part in found])
     if not parts:
         return Lists(*(np.zeros(0, dtype=kind) for kind in (np.int64, np.int64, np.int64, np.float32)))
     return Lists(*map(np.concatenate, zip(*parts, strict=True)))
