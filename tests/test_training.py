@@ -619,7 +619,7 @@ def test_what_is_no_split_is_refused_in_one_line(planted, split):
 def test_the_run_has_the_manifest_of_its_folder(split, tmp_path):
     """From the training on, as load_run has it; a run without a folder has none."""
     for epochs in (1, 1, 2):  # begun, found done, gone on with
-        run = vc.fit(small(split.n_items), split, epochs=epochs, device="cpu", out=tmp_path, progress=False)
+        run = vc.fit(small(split.n_items, anneal=0.0), split, epochs=epochs, device="cpu", out=tmp_path, progress=False)
         assert run.manifest == read_manifest(tmp_path) == vc.load_run(tmp_path).manifest
         assert run.manifest["sittings"][-1]["to_epoch"] == epochs
     assert vc.fit(small(split.n_items), split, epochs=0, device="cpu", progress=False).manifest is None
