@@ -312,6 +312,12 @@ def test_a_device_that_cannot_be_used_is_refused_in_one_line(device):
         environment.pick_device(device)
 
 
+def test_peak_memory_is_in_megabytes():
+    """Of what a process of a few hundred MB has at least, and of no more than any machine has."""
+    held = np.ones(200_000_000, dtype=np.uint8)
+    assert len(held) / 1e6 < training.peak_memory_mb("cpu") < 1e6
+
+
 def test_weights_spoilt_by_the_last_update_are_never_kept(split, tmp_path):
     """The loss of an epoch's last update is finite, what it made of the weights is not: the checkpoint before stays."""
 
@@ -915,7 +921,12 @@ def test_a_sitting_that_was_cut_off_is_told_from_one_that_ended(rated, tmp_path)
     assert (cut["finished"], cut["to_epoch"]) == (None, 3) and ended["finished"] and ended["to_epoch"] == 5
 
 
-@pytest.mark.parametrize("text", ["", "{}", "[]", "7", '{"sittings": []}', '{"sittings": [1]}', '{"sittings": "no"}'])
+HALF = '{"sittings": [{"started": "2026-01-01", "finished": null}, {"started": "2026-01-02"}]}'
+
+
+@pytest.mark.parametrize(
+    "text", ["", "{}", "[]", "7", '{"sittings": []}', '{"sittings": [1]}', '{"sittings": "no"}', HALF]
+)
 def test_a_damaged_manifest_is_refused_before_anything_is_trained(rated, tmp_path, text):
     train(Scripted(levels=LEVELS), rated, epochs=3, stop_after=1, out=tmp_path)
     (tmp_path / "manifest.json").write_text(text)

@@ -3,6 +3,7 @@
 import json
 import shlex
 import sys
+import time
 from dataclasses import replace
 from types import SimpleNamespace
 
@@ -291,6 +292,14 @@ def test_a_damaged_record_is_one_line(log, tmp_path, damage):
     path.write_text(damage(path.read_text()))
     with pytest.raises(vc.DataError, match=r"tuning.json: damaged, not a record of tuning"):
         tune(log, trials=2, out=tmp_path)
+
+
+def test_each_trial_says_how_long_it_took(log):
+    """Seconds of its own: not a time of the clock, nor what the trials before it took."""
+    began = time.monotonic()
+    result = tune(log, trials=3, epochs=1)
+    assert all(trial.seconds > 0 for trial in result.trials)
+    assert sum(trial.seconds for trial in result.trials) <= time.monotonic() - began
 
 
 def test_trials_that_fail_are_left_out(log, monkeypatch):
