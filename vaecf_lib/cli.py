@@ -100,6 +100,13 @@ def _columns(text: str | None) -> dict[str, str]:
     return columns
 
 
+def _check_source(dataset: str | None, interactions: Path | None, columns: str | None) -> None:
+    if (dataset is None) == (interactions is None):
+        raise ConfigError("give either --dataset NAME or --interactions FILE")
+    if dataset and columns:
+        raise ConfigError("--columns names the columns of your own file, and --dataset is another one")
+
+
 def _load(
     model: str,
     dataset: str | None,
@@ -109,10 +116,7 @@ def _load(
     given: dict[str, Any],
 ) -> tuple[data.RatingLog, str]:
     """Return the data to be split, and the protocol, if it was not said: weak where they bring a split of their own."""
-    if (dataset is None) == (interactions is None):
-        raise ConfigError("give either --dataset NAME or --interactions FILE")
-    if dataset and columns:
-        raise ConfigError("--columns names the columns of your own file, and --dataset is another one")
+    _check_source(dataset, interactions, columns)
     if interactions is None:
         protocol = protocol or "strong"
         assign_settings(given, model, protocol)  # an unknown name should not wait for the data
@@ -332,17 +336,12 @@ def similar(
     typer.echo(load_run(run).similar(item, k).to_csv(sep="\t", index=False, float_format="%.4f"), nl=False)
 
 
-def _choose_log(dataset: str | None, interactions: Path | None) -> data.RatingLog:
-    if (dataset is None) == (interactions is None):
-        raise ConfigError("give either --dataset NAME or --interactions FILE")
-    return data.load_dataset(dataset) if dataset else data.read_own_file(interactions)
-
-
 @app.command()
 def evaluate(
     run: Annotated[Path, typer.Argument(help="folder of a run of `vaecf fit --out`")],
     dataset: Annotated[str | None, typer.Option(help="name in the catalogue, see `vaecf datasets`")] = None,
     interactions: Annotated[Path | None, typer.Option(help="your own file with user, item[, rating]")] = None,
+    columns: Columns = None,
     metrics: Annotated[str | None, typer.Option(help="comma-separated, for instance recall@20,ndcg@100")] = None,
     seed: Annotated[int, typer.Option(help="of the fifth of each person's items that must be found")] = 98765,
     as_json: Annotated[bool, typer.Option("--json", help="print one JSON object and nothing else to stdout")] = False,
@@ -353,8 +352,12 @@ def evaluate(
     A fifth of what each person has there must be found from the rest.
     """
     served = load_run(run)
-    log = _choose_log(dataset, interactions)
+    _check_source(dataset, interactions, columns)
+    log = data.load_dataset(dataset) if dataset else data.read_own_file(interactions, **_columns(columns))
     own = served.source is not None and served.source["data_sha256"] == log.sha256
+    if own and served.source["protocol"] == "all":  # a refit has seen the test part, the run before it has not
+        served = load_run(run, refit=False)
+        own = served.source["protocol"] != "all"
     part = PROTOCOLS[served.source["protocol"]](log, **served.source["settings"]) if own else log
     estimates = served.evaluate(part, None if metrics is None else metrics.split(","), seed=seed)
     if as_json:

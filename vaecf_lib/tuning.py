@@ -17,13 +17,14 @@ import torch
 
 from .checkpoints import write_json
 from .data import RatingLog, Split
+from .environment import pick_device
 from .errors import ConfigError, DataError, TrainingError
 from .evaluation import check_metrics, evaluate, parse_metric
 from .experiment import PROTOCOLS, assign_settings
 from .models.base import Model
 from .options import Option, checked, plain
 from .systems import SYSTEMS, build
-from .training import Run, _locked, fit, pick_device
+from .training import Run, _locked, fit
 
 RECORD = "tuning.json"
 

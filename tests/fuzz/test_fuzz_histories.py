@@ -100,7 +100,7 @@ RATING = st.one_of(st.integers(1, 5), st.floats(0.5, 9), st.floats(1, 5, width=3
 
 @pytest.mark.parametrize("slug", FORMS)
 @given(data=st.data())
-@cases(40)
+@cases(20)
 def test_any_history_gets_the_models_own_list_or_a_refusal(served, slug, data):
     draw, (model, _) = data.draw, served[slug]
     history, ratings = [], {}
@@ -155,7 +155,7 @@ def written(draw, kind, rows):
 
 @pytest.mark.parametrize("slug", FORMS)
 @given(data=st.data())
-@cases(25)
+@cases(20)
 def test_any_history_file_gets_the_same_list_or_one_line(served, tmp_path_factory, slug, data):
     """What is printed is what the model's own scores give for the names that are known; the others are counted."""
     draw, (model, run) = data.draw, served[slug]
@@ -194,7 +194,7 @@ def test_any_history_file_gets_the_same_list_or_one_line(served, tmp_path_factor
 
 
 @given(content=st.binary(max_size=60), kind=st.sampled_from(["txt", "csv", "tsv", "parquet", ""]))
-@cases(30)
+@cases(20)
 def test_any_bytes_as_a_history_are_answered_or_refused(served, tmp_path_factory, content, kind):
     path = Path(tmp_path_factory.getbasetemp()) / f"bytes.{kind}"
     path.write_bytes(draw_header(content, kind))
