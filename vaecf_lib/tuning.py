@@ -264,7 +264,7 @@ def tune(
     Args:
         slug: a system, see ``vaecf models``.
         log: the data.
-        protocol: how they are split: strong, weak (with ``settings={"valid": 0.1}``) or ratings.
+        protocol: how they are split: strong, ratings, time, leave-one-out, or weak with ``settings={"valid": 0.1}``.
         trials: how many.
         budget: seconds, of all calls with the same ``out`` together; the trial that they end in is not counted, and
             goes on if a later call gives more.
