@@ -184,7 +184,7 @@ BROKEN = [
     ("ml-20m", "ratings.csv", ML_CSV["ratings.csv"] + "3,4,5.5,1\n", r"ratings\.csv, line 5: rating 5\.5 is outside"),
     ("netflix", "training_set/mv_0000001.txt", "1:\n12,6,2005-09-06\n", r"mv_0000001\.txt, line 2: expected 'movie:'"),
     ("netflix", "training_set/mv_0000001.txt", "12,5,2005-09-06\n", r"mv_0000001\.txt, line 1: expected"),
-    ("msd", "train_triplets.txt", "u\ts\t0\n", r"train_triplets\.txt, line 1: a play count below 1"),
+    ("msd", "train_triplets.txt", "u\ts\t1\nu\tr\t0\n", r"train_triplets\.txt, line 2: a play count below 1"),
     ("msd", "train_triplets.txt", "u\ts\n", r"train_triplets\.txt, line 1: expected"),
     ("amazon-pet", "Pet_Supplies.csv", "i,u,9.0,5\n", r"Pet_Supplies\.csv, line 1: rating 9 is outside"),
     ("amazon-pet", "Pet_Supplies.csv", "i,u,3.0,1294790400\nj,u,3.0,1294", r"Pet_Supplies\.csv: the last line has no end"),

@@ -32,6 +32,22 @@ def test_from_pairs_sorts_and_keeps_values():
     assert matrix.rows(torch.tensor([2])).dense().tolist() == [[4.0, 0.0, 0.0, 5.0]]
 
 
+def test_pairs_of_any_whole_numbers_or_none_at_all():
+    """Unsigned ones, as other libraries give them, and empty lists, which NumPy takes for floats."""
+    matrix = Interactions.from_pairs(np.array([1, 0], dtype=np.uint64), np.array([2, 0], dtype=np.uint8), shape=(2, 3))
+    assert [p.tolist() for p in matrix.pairs()] == [[0, 1], [0, 2]]
+    empty = Interactions.from_pairs([], [], shape=(2, 3))
+    assert empty.nnz == 0 and empty.rows(torch.tensor([1, 0])).dense().tolist() == [[0.0] * 3] * 2
+
+
+def test_a_batch_by_item(dense):
+    """Where the entries of each column are: what the gradient of an input layer gathers by."""
+    batch = Interactions.from_pairs(*np.nonzero(dense), shape=dense.shape).rows(torch.arange(9))
+    order, begins = batch.by_item
+    users = [batch.rows[part].tolist() for part in np.split(order.numpy(), begins.tolist()[1:])]
+    assert users == [np.flatnonzero(column).tolist() for column in dense.T]
+
+
 def test_batches_cover_every_user_once(dense):
     matrix = Interactions.from_pairs(*np.nonzero(dense), shape=dense.shape)
     batches = list(matrix.batches(4))

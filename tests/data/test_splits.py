@@ -1,5 +1,7 @@
 """The papers' protocols: equality with the published procedure, and no leaks."""
 
+from dataclasses import replace
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -265,8 +267,10 @@ def test_impossible_requests_are_named(planted):
     assert vc.split_strong(planted.select(planted.user < 3), threshold=None, seed=2).train.n_users == 1
     with pytest.raises(vc.ConfigError, match=r"threshold=9 \(ratings reach 5\): lower the threshold"):
         vc.split_strong(planted, threshold=9)
-    with pytest.raises(vc.ConfigError, match="shares that add up to 1"):
-        vc.split_ratings(planted, 0.8, 0.1, 0.2)
+    published = replace(planted, is_test=np.arange(len(planted)) % 5 == 0)
+    for log, shares in [(planted, (0.8, 0.1, 0.2)), (planted, (0, 0.5, 0.5)), (published, (0.8, 0.2, 0))]:
+        with pytest.raises(vc.ConfigError, match="shares that add up to 1"):
+            vc.split_ratings(log, *shares)
     with pytest.raises(vc.ConfigError, match="shares that leave something"):
         vc.split_weak(planted, test=1.0)
     clicks = vc.RatingLog.from_frame(pd.DataFrame({"user": [0, 1], "item": [0, 1]}), name="c")

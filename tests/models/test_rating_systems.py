@@ -401,6 +401,21 @@ def test_bmf_one_side_against_the_others_sample(side):
     assert terms["error"].item() == pytest.approx(error / len(batch.items), rel=1e-5)
 
 
+@pytest.mark.parametrize("attention", [None, "softmax"])
+def test_bmf_posteriors_start_with_the_variance_asked_for(attention):
+    """What the last layer reads moves it, so that its weights are set to nothing here; also a large one: 0.8."""
+    _, _, model = bmf(attention=attention, initial_variance=0.8)
+    for side, encode, matrix in (
+        (model.users, model.encode_users, model.by_user),
+        (model.items, model.encode_items, model.by_item),
+    ):
+        last = side.variance.output if attention is None else side.look_variance.mix
+        last.weight.data.zero_()
+        (batch,) = matrix.batches(100)
+        _, logvar = encode(batch)
+        assert torch.allclose(logvar.exp(), torch.tensor(0.8))
+
+
 def test_bmf_first_layers_start_at_the_scale_of_what_is_rated():
     """A first layer that could sum J entries and sums a share of them starts 1 / sqrt(share) larger, and no other."""
     _, matrix, model = bmf()
