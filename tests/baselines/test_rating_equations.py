@@ -5,6 +5,7 @@ import pytest
 import torch
 
 from vaecf_lib.data import Interactions
+from vaecf_lib.errors import ConfigError
 from vaecf_lib.systems import build
 
 X = np.random.default_rng(0).integers(1, 6, (6, 7)) * (np.random.default_rng(1).random((6, 7)) < 0.6)
@@ -122,6 +123,15 @@ def test_cnn_cf():
         return w["overall"] + w["output.weight"][0] @ maps[:, 0, 0]
 
     check_pairs("cnn-cf", predict, latent_dim=4, channels=12)
+
+
+def test_cnn_cf_halves_down_to_one_number():
+    """From two numbers up: one convolution is a system, none is not."""
+    predicted = {k: made("cnn-cf", latent_dim=k)[0].ratings(torch.tensor([0]), torch.tensor([1])) for k in (2, 8)}
+    assert all(rating.shape == (1,) for rating in predicted.values())
+    for k in (1, 3, 6):
+        with pytest.raises(ConfigError, match=rf"cnn-cf: latent_dim={k}: must be a power of two"):
+            build("cnn-cf", 7, latent_dim=k)
 
 
 # --- autoencoders -------------------------------------------------------------------------------------------------

@@ -70,6 +70,21 @@ def test_loss_equals_plain_numpy(likelihood):
     assert loss.item() == pytest.approx(distortion + 0.15 * rate, rel=tolerance)
 
 
+@pytest.mark.parametrize("system", [vc.models.MultVAE, vc.models.MultDAE])
+def test_every_layer_starts_as_in_the_public_code(system):
+    """Xavier-uniform weights, nearly no bias, also when drawn anew: PyTorch's own start trains to other numbers."""
+    torch.manual_seed(0)
+    model = system(300, latent_dim=100)
+    model.reset_parameters()
+    weights = {name: p for name, p in model.named_parameters() if name.endswith("weight")}
+    assert len(weights) == (4 if system is vc.models.MultVAE else 2)
+    for name, weight in weights.items():
+        limit = np.sqrt(6 / sum(weight.shape))
+        assert weight.abs().max() <= limit and weight.std().item() == pytest.approx(limit / np.sqrt(3), rel=0.02), name
+    for name, bias in model.named_parameters():
+        assert not name.endswith("bias") or 0 < bias.abs().max() <= 0.002, name
+
+
 def test_dae_gradient_equals_plain_numpy():
     """The penalty acts through Adam's coupled weight decay: compare the gradient that Adam sees."""
     torch.manual_seed(0)

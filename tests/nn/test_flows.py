@@ -54,3 +54,10 @@ def test_starts_near_the_identity():
     flow = InverseAutoregressiveFlow(8, 32)
     z = torch.randn(100, 8)
     assert (flow(z)[0] - z).abs().mean() < 0.15
+
+
+def test_only_weights_are_kept():
+    """The masks follow from the sizes: kept runs hold none, and a run that missed one would not load."""
+    assert set(InverseAutoregressiveFlow(3, 5).state_dict()) == {
+        f"{layer}.{kind}" for layer in ("inner", "outer") for kind in ("weight", "bias")
+    }
