@@ -221,6 +221,8 @@ def test_readme_examples_run_in_order(tmp_path, monkeypatch, capsys):
     (tmp_path / "my_interactions.csv").write_text(
         "user,item,rating\n" + "".join(f"{u},{i},{r:g}\n" for u, i, r in rows)
     )
+    named = [f"{u},film {i},{r:g}\n" for u, i, r in zip(log.user[keep], log.item[keep], log.rating[keep], strict=True)]
+    (tmp_path / "purchases.csv").write_text("uid,movie,stars\n" + "".join(named))
     items, seen = np.unique(log.item[keep & (log.rating >= 4)], return_counts=True)
     (tmp_path / "one_persons_items.txt").write_text("".join(f"{item}\n" for item in items[seen.argsort()[-3:]]))
     done = subprocess.run([sys.executable, "-c", shrunk(example)], cwd=tmp_path, capture_output=True, text=True)
@@ -257,7 +259,7 @@ def test_the_api_pages_examples_of_training_run_in_order(tmp_path, monkeypatch):
     names = {"vc": vc, "log": log, "split": split, "model": model}
     names["run"] = vc.fit(model, split, epochs=2, progress=False)
     page = (ROOT / "book" / "api.md").read_text(encoding="utf-8")
-    section = page[page.index("### Watch a training") : page.index("## Rating baselines")]
+    section = page[page.index("### Watch a training") : page.index("## Serving")]
     examples = re.findall(r"```python\n(.*?)```", section, re.S)
     assert len(examples) >= 4
     for example in examples:

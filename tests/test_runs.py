@@ -124,6 +124,22 @@ def test_a_split_without_people_is_trained_and_served(split):
     assert len(run.recommend(histories=[3], k=4)) == 4
 
 
+def test_a_killed_run_is_read_and_served(folder, run, tmp_path):
+    """Its history is that of the sitting before, or none, and may know nothing of the best epoch."""
+    shutil.copytree(folder, tmp_path / "run")
+    path = tmp_path / "run" / "history.json"
+    for rows in (run.history[: run.best_epoch - 1], None):
+        path.unlink() if rows is None else path.write_text(json.dumps(rows))
+        killed = vc.load_run(tmp_path / "run")
+        assert killed.best == {} and killed.best_epoch == run.best_epoch
+        pd.testing.assert_frame_equal(killed.recommend(), run.recommend())
+
+
+def test_a_device_that_is_not_there(folder):
+    with pytest.raises(vc.ConfigError, match=r"^device=xla cannot be used here .*Use 'auto' or 'cpu'$"):
+        vc.load_run(folder, device="xla")
+
+
 @pytest.mark.parametrize("name", ["people.safetensors", "best.safetensors", "history.json"])
 def test_damage_is_named(folder, tmp_path, name):
     shutil.copytree(folder, tmp_path / "run")
@@ -291,7 +307,8 @@ def test_unknown_items_are_left_out_and_counted(run, split, log):
         ({"a": [(3, 4.0, 1)]}, "must be an item's code, id or title"),
         ({"a": 3}, "the history of 'a' is 3: must be a list of items"),
         ({"a": "3"}, "the history of 'a' is '3': must be a list of items"),
-        (7, "the history of None is 7: must be a list of items"),
+        (7, "^the history is 7: must be a list of items"),
+        ([np.arange(5000).reshape(50, 100)], r"^array\(.{,40}\): must be an item's code, id or title, or a pair"),
         (pd.DataFrame({"user": [1], "movie": [2]}), r"need one column 'item', found \['user', 'movie'\]"),
         (pd.DataFrame({"user": [1, None], "item": [2, 3]}), "the histories, row 2: user is missing"),
         ("nowhere.csv", "nowhere.csv: no such file"),
@@ -300,6 +317,15 @@ def test_unknown_items_are_left_out_and_counted(run, split, log):
 def test_what_is_no_history_is_refused(run, histories, message):
     with pytest.raises(vc.DataError, match=message):
         run.recommend(histories=histories)
+
+
+def test_what_is_no_id_is_refused_in_one_line(run):
+    for wrong in (1.5, None):
+        with pytest.raises(vc.DataError, match=f"^{wrong}: must be an id, or a list of ids$"):
+            run.recommend(only=wrong) if wrong else run.recommend(exclude=wrong)
+    for wrong in ([3, 5], None, 1.5):
+        with pytest.raises(vc.DataError, match=r"^item=.*: must be one id or title$"):
+            run.similar(wrong)
 
 
 def test_ratings_are_needed_or_not_read(run, rated):
@@ -389,6 +415,28 @@ def test_on_the_test_part_of_its_own_data(run, log, split):
         run.evaluate(log)
     with pytest.raises(vc.ConfigError, match="the split has other items than the run"):
         run.evaluate(vc.split_strong(log, seed=3, n_heldout=50))
+
+
+def test_what_holds_nothing_out_is_refused(run, log):
+    everything = vc.split_all(log)
+    whole = vc.fit(vc.baselines.Popularity(everything.n_items), everything, progress=False)
+    for evaluate in (whole.evaluate, lambda split: vc.evaluate(whole.model, split.test)):
+        with pytest.raises(vc.ConfigError, match=r"^the split holds nothing out to evaluate on: use one that does"):
+            evaluate(everything)
+    with pytest.raises(vc.ConfigError, match=r"^the run was trained on all of planted, nothing was held out"):
+        whole.evaluate(log)
+    for wrong in ("planted", log.rating):
+        with pytest.raises(vc.ConfigError, match=r"^.* is no held-out part: give one of a split, as split\.test$"):
+            run.evaluate(wrong)
+
+
+def test_a_split_whose_test_part_was_trained_on_is_refused(log):
+    """It has the run's items, so that only the training part tells it from the run's own."""
+    split = vc.split_weak(log)
+    run = vc.fit(vc.baselines.Popularity(split.n_items), split, progress=False)
+    assert run.evaluate(vc.split_weak(log)) == run.evaluate(split)
+    with pytest.raises(vc.ConfigError, match=r"^the run was trained on another part of these data"):
+        run.evaluate(vc.split_weak(log, seed=1))
 
 
 def other_people(planted, log):
@@ -562,6 +610,30 @@ def test_a_saved_run_is_evaluated_on_the_command_line(call, tmp_path):
     assert code == 0 and out.startswith("mrr@5 ") and "(9 users)" in out and not err
 
 
+def test_a_refit_is_judged_on_its_data_by_the_run_before(call, log, tmp_path):
+    """The refit has seen the test part; other data it is measured on itself, and alone it has none of its own."""
+    file, other, run = tmp_path / "own.csv", tmp_path / "other.csv", tmp_path / "run"
+    rows = zip(log.user, log.item, log.rating, strict=True)
+    file.write_text("who,item,rating\n" + "".join(f"{u},{i},{r:g}\n" for u, i, r in rows))
+    other.write_text("user,item\n" + "".join(f"{u},{7 * i + u}\n" for u in range(9) for i in range(9)))
+    data = ("--interactions", file, "--columns", "user=who")
+    fit = ["fit", "popularity", *data, "--protocol", "weak", "--out", run, "--refit", "--json"]
+    metrics = json.loads(call(*fit)[1])["metrics"]
+    names = ("--metrics", ",".join(metrics))
+    code, out, err = call("evaluate", run, *data, *names, "--json")
+    assert code == 0 and json.loads(out)["metrics"] == metrics and json.loads(out)["part"] == "test"
+    before, after = vc.load_run(run, refit=False), vc.load_run(run)
+    assert before.source["protocol"] == "weak" and after.source["protocol"] == "all"
+    shutil.copytree(run, tmp_path / "before", ignore=shutil.ignore_patterns("refit"))
+    novelty = {
+        folder: call("evaluate", folder, "--interactions", other, "--metrics", "novelty@5")[1]
+        for folder in (run, run / "refit", tmp_path / "before")
+    }
+    assert novelty[run] == novelty[run / "refit"] != novelty[tmp_path / "before"]
+    code, out, err = call("evaluate", run / "refit", *data)
+    assert code == 2 and out == "" and "the run was trained on all of own, nothing was held out: give other data" in err
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
@@ -576,6 +648,7 @@ def test_a_saved_run_is_evaluated_on_the_command_line(call, tmp_path):
         (["similar", "RUN", "Jaws"], "no item is called 'Jaws'"),
         (["evaluate", "RUN"], "give either --dataset NAME or --interactions FILE"),
         (["evaluate", "RUN", "--dataset", "planted", "--metrics", "x"], "unknown metric 'x'"),
+        (["evaluate", "RUN", "--dataset", "planted", "--columns", "user=u"], "--columns names the columns of your own"),
     ],
 )
 def test_errors_are_one_line(call, folder, arguments, message):

@@ -17,7 +17,7 @@ import pytest
 import torch
 
 import vaecf_lib as vc
-from vaecf_lib import training
+from vaecf_lib import environment, training
 from vaecf_lib.checkpoints import load_tensors
 from vaecf_lib.data import HeldOut, Interactions, PairSweep, RowSweep, Split
 from vaecf_lib.manifest import read_manifest
@@ -309,7 +309,7 @@ def test_numbers_of_numpy_are_numbers(split, tmp_path):
 @pytest.mark.parametrize("device", ["meta", "hpu", "xla", None, 1.5])
 def test_a_device_that_cannot_be_used_is_refused_in_one_line(device):
     with pytest.raises(vc.ConfigError, match=r"cannot be used here .*Use 'auto' or 'cpu'$"):
-        training.pick_device(device)
+        environment.pick_device(device)
 
 
 def test_peak_memory_is_in_megabytes():
@@ -612,7 +612,23 @@ def test_a_resumed_run_says_so(split, tmp_path, capsys):
     vc.fit(small(split.n_items), split, epochs=2, device="cpu", out=tmp_path, progress=False)
     capsys.readouterr()
     vc.fit(small(split.n_items), split, epochs=2, device="cpu", out=tmp_path)
-    assert capsys.readouterr().err.endswith("users kept\ngoing on after epoch 2 of 2\n")
+    assert capsys.readouterr().err.endswith("users kept\nepoch 2 of 2 is done\n")
+
+
+def test_what_is_no_split_is_refused_in_one_line(planted, split):
+    """The log itself, and a held-out part."""
+    for wrong in (planted, split.test, None):
+        with pytest.raises(vc.ConfigError, match=r"^split=.*: must be a split: cut the log, .*split_strong\(log\)$"):
+            vc.fit(small(split.n_items), wrong, epochs=1)
+
+
+def test_the_run_has_the_manifest_of_its_folder(split, tmp_path):
+    """From the training on, as load_run has it; a run without a folder has none."""
+    for epochs in (1, 1, 2):  # begun, found done, gone on with
+        run = vc.fit(small(split.n_items, anneal=0.0), split, epochs=epochs, device="cpu", out=tmp_path, progress=False)
+        assert run.manifest == read_manifest(tmp_path) == vc.load_run(tmp_path).manifest
+        assert run.manifest["sittings"][-1]["to_epoch"] == epochs
+    assert vc.fit(small(split.n_items), split, epochs=0, device="cpu", progress=False).manifest is None
 
 
 # --- stopping early ---------------------------------------------------------------------------------------------------

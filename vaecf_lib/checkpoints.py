@@ -14,6 +14,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from .data import Items
+from .environment import pick_device
 from .errors import DataError
 from .models.base import Model
 from .options import plain
@@ -111,7 +112,7 @@ def load_noted_model(path: str | Path, device: str | torch.device = "cpu") -> tu
     if note["items"] is not None:
         ids, titles = note["items"]["ids"], note["items"]["titles"]
         model.item_names = Items(tuple(ids), None if titles is None else tuple(titles))
-    return model.to(device).eval(), note
+    return model.to(pick_device(device)).eval(), note
 
 
 def load_model(path: str | Path, device: str | torch.device = "cpu") -> Model:
@@ -119,5 +120,6 @@ def load_model(path: str | Path, device: str | torch.device = "cpu") -> Model:
 
     Raises:
         DataError: no such file, or it is damaged.
+        ConfigError: the device is not there.
     """
     return load_noted_model(path, device)[0]

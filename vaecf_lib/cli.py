@@ -27,7 +27,15 @@ from .tuning import tune as tune_options
 
 PATIENCE = 20  # validations; `vaecf fit hyvae --dataset douban` is best at epoch 5 of 50
 
-app = typer.Typer(add_completion=False, help=__doc__, pretty_exceptions_enable=False)
+ABOUT = """Recommend from clicks or ratings with variational autoencoders and what they compare with.
+
+Your own data: check, fit, recommend. Each command answers to --help.
+"""
+EPOCHS = "at most so many passes over the training users"
+SEED = "of the weights, the order of users and all noise"
+BATCH_SIZE = "users per update"
+
+app = typer.Typer(add_completion=False, help=ABOUT, pretty_exceptions_enable=False)
 
 
 @app.command()
@@ -41,9 +49,9 @@ def datasets() -> None:
 
 @app.command()
 def models(
-    slug: Annotated[str | None, typer.Argument(help="list this system's options, with their defaults")] = None,
+    slug: Annotated[str | None, typer.Argument(help="a system, to list its options")] = None,
 ) -> None:
-    """List the systems, or one system's options, one line each."""
+    """List the systems, or the options of one."""
     if slug is None:
         for name, cls in SYSTEMS.items():
             typer.echo(f"{name:15s} {cls.about}")
@@ -92,6 +100,13 @@ def _columns(text: str | None) -> dict[str, str]:
     return columns
 
 
+def _check_source(dataset: str | None, interactions: Path | None, columns: str | None) -> None:
+    if (dataset is None) == (interactions is None):
+        raise ConfigError("give either --dataset NAME or --interactions FILE")
+    if dataset and columns:
+        raise ConfigError("--columns names the columns of your own file, and --dataset is another one")
+
+
 def _load(
     model: str,
     dataset: str | None,
@@ -101,10 +116,7 @@ def _load(
     given: dict[str, Any],
 ) -> tuple[data.RatingLog, str]:
     """Return the data to be split, and the protocol, if it was not said: weak where they bring a split of their own."""
-    if (dataset is None) == (interactions is None):
-        raise ConfigError("give either --dataset NAME or --interactions FILE")
-    if dataset and columns:
-        raise ConfigError("--columns names the columns of your own file, and --dataset is another one")
+    _check_source(dataset, interactions, columns)
     if interactions is None:
         protocol = protocol or "strong"
         assign_settings(given, model, protocol)  # an unknown name should not wait for the data
@@ -144,10 +156,10 @@ def fit(
         str | None,
         typer.Option(help=f"{', '.join(PROTOCOLS)}; default strong, or weak if the data bring a split"),
     ] = None,
-    epochs: int = 50,
-    seed: int = 0,
+    epochs: Annotated[int, typer.Option(help=EPOCHS)] = 50,
+    seed: Annotated[int, typer.Option(help=SEED)] = 0,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda or mps")] = "auto",
-    batch_size: int = 500,
+    batch_size: Annotated[int, typer.Option(help=BATCH_SIZE)] = 500,
     metrics: Annotated[str | None, typer.Option(help="comma-separated, for instance recall@20,ndcg@100")] = None,
     settings: Annotated[
         list[str] | None,
@@ -226,10 +238,10 @@ def tune(
         str | None,
         typer.Option(help="options, comma-separated, numbers also as NAME=LOW:HIGH; default: weights and steps"),
     ] = None,
-    epochs: int = 50,
-    seed: int = 0,
+    epochs: Annotated[int, typer.Option(help=EPOCHS)] = 50,
+    seed: Annotated[int, typer.Option(help=SEED)] = 0,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda or mps")] = "auto",
-    batch_size: int = 500,
+    batch_size: Annotated[int, typer.Option(help=BATCH_SIZE)] = 500,
     settings: Annotated[list[str] | None, typer.Option("--set", help="key=value that stays fixed; repeatable")] = None,
     out: Annotated[Path | None, typer.Option(help="folder of the tuning; goes on with what it holds")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="print one JSON object and nothing else to stdout")] = False,
@@ -269,25 +281,27 @@ def tune(
 def recommend(
     run: Annotated[Path, typer.Argument(help="folder of a run of `vaecf fit --out`")],
     users: Annotated[
-        str | None, typer.Option(help="ids of people in the data, commas between, or a file with one a line")
+        str | None, typer.Option(help="users of the data: ids with commas between, or a file with one a line")
     ] = None,
     histories: Annotated[
-        Path | None, typer.Option(help="other people's items: a .csv, .tsv, .parquet or .npz with user, item[, rating]")
+        Path | None, typer.Option(help="other people: a .csv, .tsv, .parquet or .npz with user, item[, rating]")
     ] = None,
     history: Annotated[
         Path | None,
-        typer.Option(help="one person's: an item id or title a line, or a .csv or .tsv with item[, rating]"),
+        typer.Option(help="one other person: an item's id or title a line, or a .csv or .tsv with item[, rating]"),
     ] = None,
     k: Annotated[int, typer.Option("-k", help="length of the list")] = 10,
     exclude: Annotated[
-        str | None, typer.Option(help="items never to be shown: ids or titles, commas between, or a file, one a line")
+        str | None, typer.Option(help="items not to be shown: ids or titles, commas between, or a file with one a line")
     ] = None,
-    only: Annotated[str | None, typer.Option(help="the items that may be shown, likewise")] = None,
+    only: Annotated[str | None, typer.Option(help="the only items that may be shown, written as for --exclude")] = None,
     out: Annotated[Path | None, typer.Option(help="write a .csv, .tsv, .parquet or .json instead of printing")] = None,
 ) -> None:
-    """Print the best items, tab-separated: of one person's history rank, id, title and score, else a table of lists.
+    """Print the best items for users of the data, or for other people by what they have.
 
     Without --users, --histories or --history everyone in the run's data gets a list.
+    Printed is a table, tab-separated: user, rank, item, title (if any) and score.
+    That of --history has neither header nor user.
     """
     if sum(option is not None for option in (users, histories, history)) > 1:
         raise ConfigError("give one of --users, --histories and --history")
@@ -312,17 +326,14 @@ def recommend(
 @app.command()
 def similar(
     run: Annotated[Path, typer.Argument(help="folder of a run of `vaecf fit --out`")],
-    item: Annotated[str, typer.Argument(help="id or title")],
+    item: Annotated[str, typer.Argument(help="an item's id or title")],
     k: Annotated[int, typer.Option("-k", help="length of the list")] = 10,
 ) -> None:
-    """Print the items most like one, as the system has learnt them: rank, id, title and cosine, tab-separated."""
+    """Print the items most like one, as the system has learnt them.
+
+    Printed is a table, tab-separated: rank, item, title (if any) and similarity, a cosine.
+    """
     typer.echo(load_run(run).similar(item, k).to_csv(sep="\t", index=False, float_format="%.4f"), nl=False)
-
-
-def _choose_log(dataset: str | None, interactions: Path | None) -> data.RatingLog:
-    if (dataset is None) == (interactions is None):
-        raise ConfigError("give either --dataset NAME or --interactions FILE")
-    return data.load_dataset(dataset) if dataset else data.read_own_file(interactions)
 
 
 @app.command()
@@ -330,14 +341,23 @@ def evaluate(
     run: Annotated[Path, typer.Argument(help="folder of a run of `vaecf fit --out`")],
     dataset: Annotated[str | None, typer.Option(help="name in the catalogue, see `vaecf datasets`")] = None,
     interactions: Annotated[Path | None, typer.Option(help="your own file with user, item[, rating]")] = None,
+    columns: Columns = None,
     metrics: Annotated[str | None, typer.Option(help="comma-separated, for instance recall@20,ndcg@100")] = None,
     seed: Annotated[int, typer.Option(help="of the fifth of each person's items that must be found")] = 98765,
     as_json: Annotated[bool, typer.Option("--json", help="print one JSON object and nothing else to stdout")] = False,
 ) -> None:
-    """Evaluate a saved run: on the test part of its own data, or on other data, whose items are found by their ids."""
+    """Evaluate a saved run: on the test part of its own data, or on other data.
+
+    In other data the items are found by their ids.
+    A fifth of what each person has there must be found from the rest.
+    """
     served = load_run(run)
-    log = _choose_log(dataset, interactions)
+    _check_source(dataset, interactions, columns)
+    log = data.load_dataset(dataset) if dataset else data.read_own_file(interactions, **_columns(columns))
     own = served.source is not None and served.source["data_sha256"] == log.sha256
+    if own and served.source["protocol"] == "all":  # a refit has seen the test part, the run before it has not
+        served = load_run(run, refit=False)
+        own = served.source["protocol"] != "all"
     part = PROTOCOLS[served.source["protocol"]](log, **served.source["settings"]) if own else log
     estimates = served.evaluate(part, None if metrics is None else metrics.split(","), seed=seed)
     if as_json:

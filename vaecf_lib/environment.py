@@ -9,6 +9,8 @@ from typing import Any
 import numpy as np
 import torch
 
+from .errors import ConfigError
+
 # What was typed, while the command line runs; None when the library is called from Python.
 command: str | None = None
 
@@ -17,6 +19,25 @@ def in_kernel() -> bool:
     """Tell whether a Jupyter kernel runs this process."""
     ipython = sys.modules.get("IPython")
     return ipython is not None and getattr(ipython.get_ipython(), "kernel", None) is not None
+
+
+def pick_device(device: str | torch.device = "auto") -> torch.device:
+    """Return the device: "auto" takes cuda, then mps, then cpu.
+
+    Raises:
+        ConfigError: the device asked for is not there.
+    """
+    if device == "auto":
+        if torch.cuda.is_available():
+            return torch.device("cuda")
+        return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
+    try:
+        device = torch.device(device)
+        torch.zeros(1, device=device).item()  # "meta" gives tensors without content
+    except (RuntimeError, AssertionError, ImportError, TypeError) as error:
+        reason = next(iter(str(error).splitlines()), type(error).__name__)
+        raise ConfigError(f"device={device!s} cannot be used here ({reason}). Use 'auto' or 'cpu'") from error
+    return device
 
 
 def machine(device: str) -> str:

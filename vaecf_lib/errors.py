@@ -1,5 +1,7 @@
 """Errors that a user can act on: each message names the thing and the remedy."""
 
+import reprlib
+
 
 class VaecfError(ValueError):
     """Base of all errors the library raises on purpose; the command line prints it without a traceback."""
@@ -15,6 +17,11 @@ class ConfigError(VaecfError):
 
 class TrainingError(VaecfError):
     """Training cannot go on: the loss is not a finite number."""
+
+
+def shown(value: object) -> str:
+    """Return a value in one short line, however long or many-lined its own form is."""
+    return " ".join(reprlib.repr(value).split())
 
 
 def counted(number: int, noun: str, plural: str | None = None) -> str:

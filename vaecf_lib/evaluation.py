@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from .data import Batch, HeldOut
-from .errors import ConfigError
+from .errors import ConfigError, shown
 from .models.base import Model
 from .options import checked
 
@@ -152,15 +152,23 @@ def check_metrics(model: Model, heldout: HeldOut, metrics: tuple[str, ...]) -> d
         ConfigError: unknown metric, or a metric that needs target ratings without them, or rmse or mae from a model
             that only ranks, or people whom the model was not trained on and cannot know.
     """
+    if heldout is None:
+        raise ConfigError(
+            "the split holds nothing out to evaluate on: use one that does, as split_strong, or other data"
+        )
+    if not isinstance(heldout, HeldOut):
+        raise ConfigError(f"{shown(heldout)} is no held-out part: give one of a split, as split.test")
     if heldout.strangers and model.needs == "user" and "n_users" in model.config:
         raise ConfigError(
-            f"{model.slug} scores only the users it was trained on, and these are others: use the weak or the ratings "
-            "protocol, or a system that reads histories"
+            f"{model.slug} scores only the users it was trained on, and these are others: use "
+            f"{'the ratings' if model.rates else 'the weak'} protocol, or a system that reads histories"
         )
     parsed = {name: parse_metric(name) for name in metrics}
     for name, metric in parsed.items():
         if (metric.reading or not metric.ranks) and heldout.targets.values is None:
-            raise ConfigError(f"{name} needs target ratings: use the ratings protocol")
+            raise ConfigError(
+                f"{name} needs target ratings: use the ratings protocol, or time or leave-one-out with ratings=true"
+            )
         if not metric.ranks and not model.rates:
             raise ConfigError(f"{model.slug} ranks items and predicts no ratings: use ranking metrics, as ndcg@100")
     return parsed

@@ -10,7 +10,6 @@ from __future__ import annotations
 import functools
 import inspect
 import math
-import reprlib
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -18,7 +17,7 @@ from numbers import Integral, Real
 from types import NoneType, UnionType
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
-from .errors import ConfigError
+from .errors import ConfigError, shown
 
 
 def plain(number: Real) -> int | float:
@@ -174,8 +173,7 @@ class Option:
     def check(self, subject: str, name: str, value: Any) -> None:
         """Raise a ConfigError of one line if ``subject``'s argument ``name`` may not be ``value``."""
         if not self.accepts(value):
-            shown = " ".join(reprlib.repr(value).split())
-            raise ConfigError(f"{subject}: {name}={shown}: {'choose' if self.choices else 'must be'} {self}")
+            raise ConfigError(f"{subject}: {name}={shown(value)}: {'choose' if self.choices else 'must be'} {self}")
 
 
 def meanings(doc: str | None) -> dict[str, str]:

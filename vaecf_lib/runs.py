@@ -8,6 +8,7 @@ import warnings
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
+from numbers import Integral
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ import torch
 
 from .checkpoints import BEST, load_noted_model, load_tensors, save_tensors
 from .data import HeldOut, Interactions, People, RatingLog, Split, hold_out, positives
-from .errors import ConfigError, DataError, counted
+from .errors import ConfigError, DataError, counted, shown
 from .evaluation import Estimate, evaluate, parse_metric, top_items
 from .models.base import Model
 from .serving import (
@@ -66,8 +67,8 @@ class Run:
 
     @property
     def best(self) -> dict:
-        """The history's row of the epoch whose weights were kept; empty without epochs."""
-        return self.history[self.best_epoch - 1] if self.history else {}
+        """The history's row of the epoch whose weights were kept; empty where it has none, as of a killed training."""
+        return next((row for row in self.history if row["epoch"] == self.best_epoch), {})
 
     def curve(self, name: str) -> list[float]:
         """Return one column of the history, epoch by epoch."""
@@ -86,14 +87,16 @@ class Run:
     ) -> pd.DataFrame:
         """Return the ``k`` best items for each of some people: columns user, rank, item, title (if known) and score.
 
-        Nobody is shown an item that they have. Equal scores rank in the order of the ids.
+        Nobody is shown an item that they have; what the split left out of the data, as ratings below its threshold,
+        nobody has. Equal scores rank in the order of the ids.
 
         Args:
             users: one id or several of the people in the data, who are served by all that is known of them (and by
                 a system that knows its users as those they are); None: everyone, unless there are ``histories``.
             histories: what other people have: one person's list of items (ids or titles), or of (item, rating) pairs
                 for a system that reads ratings; or many people's, as a dict of such lists, a table or a file with
-                columns user, item[, rating], or a :class:`RatingLog`. Unknown items are left out with a warning.
+                columns user, item[, rating], or a :class:`~vaecf_lib.data.RatingLog`. Unknown items are left out with
+                a warning; for a system of clicks all items count as liked, whatever their ratings.
             k: length of a list; it is shorter where fewer items are left.
             exclude: items that nobody shall be shown.
             only: the items that may be shown; None for all.
@@ -126,9 +129,10 @@ class Run:
         train_rows = people.train_rows[rows]
         if self.model.needs == "user" and (train_rows < 0).any():
             held_out = rows[train_rows < 0]
+            were = "was" if len(held_out) == 1 else "were"
             raise ConfigError(
-                f"{self.model.slug} scores only the users it was trained on, and {len(held_out)} of those "
-                f"asked for were held out, the first is {people.ids[held_out[0]]}: train a system that reads histories"
+                f"{self.model.slug} scores only the users it was trained on, and {len(held_out)} of those asked for "
+                f"{were} held out, the first is {people.ids[held_out[0]]}: train a system that reads histories"
             )
         return people.ids, people.histories, rows, train_rows
 
@@ -168,9 +172,11 @@ class Run:
 
         Raises:
             ConfigError: the system has learnt nothing of single items, or ``k`` is no length.
-            DataError: the item is unknown.
+            DataError: the item is unknown, or several.
         """
         check_length(k)
+        if not isinstance(item, str | Integral):
+            raise DataError(f"item={shown(item)}: must be one id or title")
         vectors = self.model.item_vectors()
         if vectors is None:
             raise ConfigError(f"{self.model.slug} learns nothing of single items by which to compare them")
@@ -182,8 +188,8 @@ class Run:
             similarity = vectors @ vectors[column]
             similarity[column] = -math.inf
             best = top_items(similarity[None], min(k, self.model.n_items - 1))[0]
-        shown = similarity[best].cpu().numpy()
-        return self._table(best.cpu().numpy(), {"rank": np.arange(1, len(best) + 1)}, {"similarity": shown})
+        cosines = similarity[best].cpu().numpy()
+        return self._table(best.cpu().numpy(), {"rank": np.arange(1, len(best) + 1)}, {"similarity": cosines})
 
     def _table(self, columns: np.ndarray, before: dict[str, Any], after: dict[str, Any]) -> pd.DataFrame:
         """Return a table whose lines are about the items of ``columns`` (n,)."""
@@ -211,7 +217,8 @@ class Run:
             seed: of the random fifth.
 
         Raises:
-            ConfigError: unknown metric, a split of other data, or nothing to be found.
+            ConfigError: unknown metric, a split of other data or cut otherwise or without a test part, or nothing to be
+                found.
             DataError: no item is known, or a system that knows its users does not know one of these.
         """
         if metrics is None:
@@ -223,6 +230,11 @@ class Run:
         elif isinstance(data, Split):
             if data.items != self.model.item_names or data.item_index.tolist() != self.model.item_index.tolist():
                 raise ConfigError("the split has other items than the run: give the log itself, to find them by id")
+            if self.settings.get("train_sha256") not in (None, data.train.sha256):
+                raise ConfigError(
+                    "the run was trained on another part of these data, so that it may know what must be found: give "
+                    "the split that it was trained on (of a refit, judge load_run(folder, refit=False))"
+                )
             data = data.test
         return evaluate(self.model, data, tuple(metrics))
 
@@ -233,6 +245,8 @@ class Run:
             ConfigError, DataError: as there.
         """
         if self.source is not None and log.sha256 == self.source["data_sha256"]:
+            if self.source["protocol"] == "all":
+                raise ConfigError(f"the run was trained on all of {log.name}, nothing was held out: give other data")
             raise ConfigError(f"the run was trained on {log.name}: cut it as the run did, and give the split")
         column = columns_of(self.model, log.item_ids)
         items = np.unique(log.item)
@@ -244,7 +258,7 @@ class Run:
             warnings.warn(f"{log.name}: {counted(len(unknown), 'unknown item')} left out, the first is {first}")
         rated = self.model.rated
         if rated and log.rating is None:
-            raise DataError(f"{log.name} has no ratings, and this {self.model.slug} was trained on ratings")
+            raise DataError(f"{log.name} has no ratings, and this {self.model.slug} was trained on ratings: give some")
         if not rated and self.source is not None:
             log = positives(log, self.source["settings"].get("threshold"))
         if self.model.needs == "user":
@@ -325,17 +339,19 @@ def _read_json(path: Path) -> Any:
         raise DataError(f"{path}: damaged, no JSON. Train again, or give another run") from error
 
 
-def load_run(folder: str | Path, device: str | torch.device = "cpu") -> Run:
+def load_run(folder: str | Path, device: str | torch.device = "cpu", *, refit: bool = True) -> Run:
     """Read a run from the folder that :func:`fit` was given as ``out``: its best epoch, its history and its users.
 
-    A folder that holds a finished training on everything (``refit``, of ``vaecf fit --refit``) gives that one. A run
-    made before users were kept has none, and serves histories.
+    A folder that holds a finished training on everything (``refit``, of ``vaecf fit --refit``) gives that one, unless
+    ``refit`` is false: its own test part judges the run before. A run made before users were kept has none, and serves
+    histories.
 
     Raises:
         DataError: there is no run, or one of its files is damaged or of another run.
+        ConfigError: the device is not there.
     """
     folder = Path(folder)
-    if (folder / "refit" / "history.json").exists():  # written last
+    if refit and (folder / "refit" / "history.json").exists():  # written last
         folder = folder / "refit"
     model, note = load_noted_model(folder, device)
     settings = note.get("trained_with", {})

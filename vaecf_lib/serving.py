@@ -18,7 +18,7 @@ from torch import Tensor
 
 from .checkpoints import write_atomically
 from .data import Interactions, Items, RatingLog, read_own_file
-from .errors import ConfigError, DataError, counted
+from .errors import ConfigError, DataError, counted, shown
 from .evaluation import evaluating, top_items
 from .models.base import Model
 
@@ -187,7 +187,7 @@ def recommend(
         if len(titles) != (len(items) or len(titles)) or len(titles) <= int(model.item_index.max()):
             raise ConfigError(f"{len(titles)} titles do not fit the model's items: give one a code, as log.titles")
     if isinstance(history, str | bytes) or not isinstance(history, Iterable):
-        raise ConfigError(f"history={history!r}: must be a list of items, also of one item")
+        raise ConfigError(f"history={shown(history)}: must be a list of items, also of one item")
     if model.rates and not model.rated:
         raise ConfigError(f"this {model.slug} was never trained: call fit first")
     codes, ratings = _by_code(model, history, items)
@@ -241,7 +241,7 @@ def _pair(entry: Any) -> tuple[Name, float]:
     except (TypeError, ValueError, OverflowError):
         sound = False
     if not sound:
-        raise DataError(f"{entry!r}: must be an item's code, id or title, or a pair of that and a rating")
+        raise DataError(f"{shown(entry)}: must be an item's code, id or title, or a pair of that and a rating")
     if rating is not None and math.isnan(number):
         raise DataError(f"item {item!r}: the rating {rating} is not a number")
     return item, number
@@ -320,7 +320,8 @@ def _entries(histories: Histories) -> _Entries:
     people = histories if isinstance(histories, Mapping) else {None: histories}
     for name, history in people.items():
         if isinstance(history, str | Mapping) or not isinstance(history, Iterable):
-            raise DataError(f"the history of {name!r} is {history!r}: must be a list of items, or of (item, rating)")
+            whose = "the history" if people is not histories else f"the history of {shown(name)}"
+            raise DataError(f"{whose} is {shown(history)}: must be a list of items, or of (item, rating)")
     pairs = [(row, *_pair(entry)) for row, history in enumerate(people.values()) for entry in history]
     person, items, ratings = zip(*pairs, strict=True) if pairs else ((), (), ())
     codes, distinct = pd.factorize(as_names(items))
@@ -368,7 +369,13 @@ def columns_of(model: Model, names: np.ndarray) -> np.ndarray:
 
 
 def as_names(names: Any) -> np.ndarray:
-    """Return one id, or several, as an array (n,) of objects."""
+    """Return one id, or several, as an array (n,) of objects.
+
+    Raises:
+        DataError: it is neither.
+    """
+    if not isinstance(names, str | Integral | Iterable):
+        raise DataError(f"{shown(names)}: must be an id, or a list of ids")
     names = [names] if isinstance(names, str | Integral) else list(names)
     array = np.empty(len(names), dtype=object)
     array[:] = names
@@ -382,16 +389,16 @@ def candidates(model: Model, exclude: Any, only: Any) -> Tensor | None:
         DataError: none of the items in ``only`` is known.
     """
     allowed = torch.full((model.n_items,), only is None)
-    for option, names, shown in (("only", () if only is None else only, True), ("exclude", exclude, False)):
+    for option, names, allow in (("only", () if only is None else only, True), ("exclude", exclude, False)):
         names = as_names(names)
         column = columns_of(model, names) if len(names) else np.zeros(0, dtype=np.int64)
         unknown = column < 0
         if unknown.any():
             first = f"{option}: {counted(int(unknown.sum()), 'unknown item')}, the first is {names[unknown.argmax()]!r}"
-            if shown and unknown.all():
+            if allow and unknown.all():
                 raise DataError(f"{first}, and no other: use ids or titles as in the data")
             warnings.warn(first)
-        allowed[torch.from_numpy(column[~unknown])] = shown
+        allowed[torch.from_numpy(column[~unknown])] = allow
     return None if bool(allowed.all()) else allowed
 
 

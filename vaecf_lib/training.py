@@ -18,32 +18,13 @@ from torch import Tensor
 
 from .checkpoints import BEST, load_tensors, save_model, save_tensors, write_json
 from .data import RowSweep, Split, Sweep
-from .environment import describe, in_kernel
-from .errors import ConfigError, DataError, TrainingError
+from .environment import describe, in_kernel, pick_device
+from .errors import ConfigError, DataError, TrainingError, shown
 from .evaluation import check_metrics, evaluate, parse_metric
-from .manifest import MANIFEST, close_sitting, open_sitting
+from .manifest import MANIFEST, close_sitting, open_sitting, read_manifest
 from .models.base import Model, Phase
 from .options import checked, plain
 from .runs import PEOPLE, Run, save_people
-
-
-def pick_device(device: str | torch.device = "auto") -> torch.device:
-    """Return the device: "auto" takes cuda, then mps, then cpu.
-
-    Raises:
-        ConfigError: the device asked for is not there.
-    """
-    if device == "auto":
-        if torch.cuda.is_available():
-            return torch.device("cuda")
-        return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
-    try:
-        device = torch.device(device)
-        torch.zeros(1, device=device).item()  # "meta" gives tensors without content
-    except (RuntimeError, AssertionError, ImportError, TypeError) as error:
-        reason = next(iter(str(error).splitlines()), type(error).__name__)
-        raise ConfigError(f"device={device!s} cannot be used here ({reason}). Use 'auto' or 'cpu'") from error
-    return device
 
 
 def peak_memory_mb(device: str | torch.device) -> float:
@@ -64,7 +45,9 @@ class _Progress:
     def __init__(self, epochs: int, done: int, wanted: bool):
         self.epochs, self.wanted, self.bar = epochs, wanted, None
         if wanted and done:
-            self._print(f"going on after epoch {done} of {epochs}")
+            self._print(
+                f"going on after epoch {done} of {epochs}" if done < epochs else f"epoch {done} of {epochs} is done"
+            )
         if wanted and sys.stderr.isatty() and not in_kernel():
             from tqdm import tqdm
 
@@ -95,7 +78,14 @@ def _optimiser(phase: Phase, device: torch.device) -> torch.optim.Optimizer:
     return torch.optim.Adam(phase.parameters, lr=phase.lr, fused=device.type in ("cpu", "cuda"))
 
 
-def _check_items(model: Model, split: Split) -> None:
+def _check_split(model: Model, split: Split) -> None:
+    """Refuse what is no split, or not one that ``model`` was built for.
+
+    Raises:
+        ConfigError: as said.
+    """
+    if not isinstance(split, Split):
+        raise ConfigError(f"split={shown(split)}: must be a split: cut the log, for instance with split_strong(log)")
     if split.n_items != model.n_items:
         raise ConfigError(
             f"the model has {model.n_items} items, the split {split.n_items}: build it with n_items=split.n_items"
@@ -143,7 +133,7 @@ class Trainer:
         device: str | torch.device = "auto",
         warm_start: bool = False,
     ):
-        _check_items(model, split)
+        _check_split(model, split)
         self.device = pick_device(device)
         if not warm_start:
             model.reset_parameters()
@@ -373,7 +363,7 @@ def fit(
         DataError: a file of the run in ``out`` is damaged, or belongs to another run.
         TrainingError: the loss became nan or infinite; the last checkpoint is whole.
     """
-    _check_items(model, split)
+    _check_split(model, split)
     if patience is not None and schedule == "cosine":
         raise ConfigError(
             f"patience={patience} does not fit schedule='cosine', whose last epochs are meant to be the best: give none"
@@ -457,6 +447,7 @@ def fit(
             write_json(out / "history.json", run.history)
             if sitting:
                 close_sitting(out, trainer.epoch, run.stopped)
+            run.manifest = read_manifest(out) or None
         if best_state is not None:
             model.load_state_dict(best_state)
     model.eval()

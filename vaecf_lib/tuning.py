@@ -17,13 +17,14 @@ import torch
 
 from .checkpoints import write_json
 from .data import RatingLog, Split
+from .environment import pick_device
 from .errors import ConfigError, DataError, TrainingError
 from .evaluation import check_metrics, evaluate, parse_metric
 from .experiment import PROTOCOLS, assign_settings
 from .models.base import Model
 from .options import Option, checked, plain
 from .systems import SYSTEMS, build
-from .training import Run, _locked, fit, pick_device
+from .training import Run, _locked, fit
 
 RECORD = "tuning.json"
 
@@ -263,12 +264,12 @@ def tune(
     Args:
         slug: a system, see ``vaecf models``.
         log: the data.
-        protocol: how they are split: strong, weak (with ``settings={"valid": 0.1}``) or ratings.
+        protocol: how they are split: strong, ratings, time, leave-one-out, or weak with ``settings={"valid": 0.1}``.
         trials: how many.
         budget: seconds, of all calls with the same ``out`` together; the trial that they end in is not counted, and
             goes on if a later call gives more.
-        vary: names of the options to vary, or NAME=LOW:HIGH; default: the weights of losses, dropout and steps that the
-            system uses, see :func:`search_space`.
+        vary: names of the options to vary, or NAME=LOW:HIGH. Default: the weights of losses, dropout and step sizes
+            that the system has; one that is 0 or None by default stays so.
         epochs: of each trial.
         seed: of the trainings and of the search.
         device: "auto" (cuda, mps, cpu) or a torch device.

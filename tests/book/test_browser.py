@@ -13,6 +13,10 @@ THEME = {
     "region": "the theme's banner outside landmarks",
     "scrollable-region-focusable": "the theme lets wide equations scroll, and MathJax's boxes take no focus",
 }
+PAGES = [
+    *(f"book/{name}" for name in ("index", "glossary", "api", "add_a_system")),
+    *(f"notebooks/{n}" for n in CHAPTERS),
+]
 SLIDER_PAGES = [name for name in CHAPTERS]
 
 
@@ -90,7 +94,7 @@ def run_axe(page):
     }
 
 
-@pytest.mark.parametrize("name", ["book/index", "book/glossary", "book/api", *(f"notebooks/{n}" for n in CHAPTERS)])
+@pytest.mark.parametrize("name", PAGES)
 def test_axe_finds_nothing(page, address, name):
     page.goto(f"{address}/{name}.html")
     page.wait_for_load_state("networkidle")
@@ -98,6 +102,19 @@ def test_axe_finds_nothing(page, address, name):
     found = run_axe(page)
     assert found == {}, json.dumps(found, indent=1)[:3000]
     assert page.problems == []
+
+
+def test_no_page_scrolls_sideways_on_a_phone(page, address):
+    """Wide tables, code and equations scroll inside themselves, and tables of prose keep readable columns."""
+    page.set_viewport_size({"width": 390, "height": 844})
+    too_wide = {}
+    for name in PAGES:
+        page.goto(f"{address}/{name}.html")
+        page.wait_for_load_state("networkidle")
+        too_wide[name] = page.evaluate("document.documentElement.scrollWidth - innerWidth")
+        narrow = "[...document.querySelectorAll('table.wide td')].filter(cell => cell.clientWidth < 90).length"
+        assert page.evaluate(narrow) == 0, name
+    assert {name: pixels for name, pixels in too_wide.items() if pixels} == {}
 
 
 def test_mathematics_is_typeset_offline(page, address):

@@ -1,5 +1,6 @@
 """The built site: no warnings, no dead links, nothing from elsewhere."""
 
+import html
 import html.parser
 import re
 import shutil
@@ -8,6 +9,8 @@ from urllib.parse import unquote, urlsplit
 
 import pytest
 from conftest import build, copy_book
+
+from vaecf_lib.systems import SYSTEMS
 
 
 class Page(html.parser.HTMLParser):
@@ -79,6 +82,21 @@ def test_every_image_has_alt_text(site):
         if "notebooks" in path.parts:
             pictures = [i for i in page.images if "_images" in i["src"]]
             assert all(len(i["alt"]) > 30 for i in pictures), path.name
+
+
+def test_no_markup_is_left_unread(site):
+    """A directive in the wrong language builds without a warning, and stands on the page as text."""
+    for path in pages(site):
+        text = re.sub(r"<(pre|script|style)\b.*?</\1>|<[^>]+>", "", path.read_text(encoding="utf-8"), flags=re.S)
+        assert not re.search(r"\.\. [\w-]+::|:(class|func|meth|doc|cite):|```", text), path.name
+
+
+def test_the_api_page_has_every_system_and_its_options(site):
+    page = (site / "book" / "api.html").read_text(encoding="utf-8")
+    cells = {html.unescape(re.sub(r"<[^>]+>", "", cell)) for cell in re.findall(r"<td>(.*?)</td>", page, re.S)}
+    cells = {cell.strip() for cell in cells}
+    for slug, system in SYSTEMS.items():
+        assert {slug, *system.options} <= cells, slug
 
 
 def test_site_is_small_enough_to_carry(site):

@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pytest
+import scipy.sparse
 from pyarrow import parquet
 
 import vaecf_lib as vc
@@ -323,8 +324,22 @@ def test_parquet_pages_are_checked_where_they_carry_checksums(tmp_path):
 
 
 def test_npz_with_pickles_is_refused(tmp_path):
-    with pytest.raises(vc.DataError, match="cannot be read"):
+    with pytest.raises(vc.DataError, match=r"holds Python's objects, which are not read\. Save text as text: user="):
         read(tmp_path, {"user": np.array([{}], dtype=object), "item": np.array([1])}, "npz")
+
+
+def test_a_matrix_saved_by_scipy_is_told_its_way_in(tmp_path):
+    scipy.sparse.save_npz(tmp_path / "matrix.npz", scipy.sparse.csr_array(np.eye(3)))
+    with pytest.raises(vc.DataError, match=r"load_npz and give it to RatingLog\.from_scipy$"):
+        vc.read_own_file(tmp_path / "matrix.npz")
+
+
+@pytest.mark.parametrize("kind, mark", [("csv", ";"), ("csv", "\t"), ("tsv", ","), ("csv", "|")])
+def test_columns_between_other_marks_are_named(tmp_path, kind, mark):
+    """A spreadsheet's semicolons: not one column with a long name."""
+    with pytest.raises(vc.DataError) as caught:
+        read(tmp_path, f"user{mark}item\n1{mark}2\n", kind)
+    assert f"{mark!r} between its columns. Put commas there in a .csv, tabs in a .tsv" in str(caught.value)
 
 
 # --- histories ------------------------------------------------------------------------------------------------------

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 import vaecf_lib as vc
-from vaecf_lib.experiment import run_experiment
+from vaecf_lib.experiment import PROTOCOLS, run_experiment
 
 
 def pairs(interactions):
@@ -247,9 +247,24 @@ def test_a_later_selection_does_not_disturb_numpy(planted):
     assert (np.random.get_state()[1] == before).all()
 
 
+@pytest.mark.parametrize("cut", [*PROTOCOLS.values(), vc.split_all])
+def test_what_is_no_log_is_refused_in_one_line(cut):
+    for wrong in ("my.csv", pd.DataFrame({"user": [1, 2], "item": [1, 2], "rating": [1.0, 2.0]}), None):
+        with pytest.raises(
+            vc.ConfigError, match=r"^log=.*: must be a RatingLog, as of RatingLog\.from_frame\(df\), .*$"
+        ):
+            cut(wrong)
+
+
 def test_impossible_requests_are_named(planted):
-    with pytest.raises(vc.ConfigError, match=r"n_heldout=2000 does not fit .* choose 1 to"):
+    with pytest.raises(vc.ConfigError, match=r"n_heldout=2000 does not fit .* choose at most 1479,"):
         vc.split_strong(planted, n_heldout=2000)
+    for users in (0, 1, 2):
+        with pytest.raises(
+            vc.ConfigError, match=f"does not fit {users} users? with .*: it takes three users, or lower"
+        ):
+            vc.split_strong(planted.select(planted.user < users), threshold=None)
+    assert vc.split_strong(planted.select(planted.user < 3), threshold=None, seed=2).train.n_users == 1
     with pytest.raises(vc.ConfigError, match=r"threshold=9 \(ratings reach 5\): lower the threshold"):
         vc.split_strong(planted, threshold=9)
     published = replace(planted, is_test=np.arange(len(planted)) % 5 == 0)

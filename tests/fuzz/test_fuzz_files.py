@@ -148,7 +148,7 @@ def folder(tmp_path_factory):
 
 @pytest.mark.parametrize(("kind", "separator"), [("csv", ","), ("TSV", "\t")])
 @given(data=st.data())
-@cases(60)
+@cases(40)
 def test_a_text_file_is_read_as_written_or_refused(folder, kind, separator, data):
     table = data.draw(tables())
     path = folder / f"mine.{kind}"
@@ -192,7 +192,7 @@ def seconds(value):
 
 @pytest.mark.parametrize("kind", ["npz", "parquet"])
 @given(data=st.data())
-@cases(60)
+@cases(40)
 def test_a_typed_file_is_read_as_written_or_refused(folder, kind, data):
     draw = data.draw
     rows, typed, sound, meant = draw(st.integers(1, 8)), {}, True, {}
@@ -296,7 +296,7 @@ def as_pandas_reads(path, separator):
 
 @pytest.mark.parametrize("kind", ["csv", "tsv", "npz", "parquet"])
 @given(data=st.data())
-@cases(60)
+@cases(40)
 def test_a_damaged_file_is_read_as_it_stands_or_refused(folder, kind, data):
     """Text is compared with what pandas makes of it; the other kinds carry checks of their own or show nonsense."""
     path = folder / f"damaged.{kind}"
@@ -330,7 +330,7 @@ def test_a_damaged_file_is_read_as_it_stands_or_refused(folder, kind, data):
     protocol=st.sampled_from(["strong", "weak", "ratings"]),
     slug=st.sampled_from(["popularity", "means"]),
 )
-@cases(30)
+@cases(20)
 def test_any_file_is_fitted_or_refused_in_one_line(folder, shape, density, draw, protocol, slug):
     """However few people or items are left: no split trains on nothing, no metric is no number."""
     people, things = shape

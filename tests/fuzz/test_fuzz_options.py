@@ -92,7 +92,7 @@ OPTIONS = [(slug, name) for slug, cls in SYSTEMS.items() for name in cls.options
 
 
 @given(option=st.sampled_from(OPTIONS), data=st.data())
-@cases(150)
+@cases(100)
 def test_an_option_takes_what_it_says(option, data):
     """A call, a setting and its text agree; what is taken is kept as given; what is refused is named."""
     slug, name = option
@@ -117,7 +117,7 @@ def test_an_option_takes_what_it_says(option, data):
 
 
 @given(slug=st.sampled_from([*SYSTEMS]), data=st.data())
-@cases(40)
+@cases(20)
 def test_a_setting_on_the_command_line_is_what_it_is_in_python(slug, data):
     """--set KEY=TEXT with any text is taken as assign_settings takes the value, or refused in one line."""
     protocol = data.draw(st.sampled_from([*PROTOCOLS]))

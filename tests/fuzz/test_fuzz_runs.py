@@ -137,7 +137,7 @@ def damages(draw):
     damage=st.lists(damages(), min_size=1, max_size=2),
     uses=st.permutations(["fit", "load", "recommend"]),
 )
-@cases(40)
+@cases(20)
 def test_a_damaged_run_is_used_as_written_or_refused(world, start, damage, uses):
     """Resumed: bit for bit what the sound run gives. Loaded and served: what a sound run gives, if a file of another
     is there whole, that one. Or one line."""

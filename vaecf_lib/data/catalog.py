@@ -195,7 +195,7 @@ def _read(entry: Dataset, path: Path) -> RatingLog:
 
 
 def load_dataset(name: str) -> RatingLog:
-    """Return a data set of the catalogue as a :class:`RatingLog`.
+    """Return a data set of the catalogue as a :class:`~vaecf_lib.data.RatingLog`.
 
     ``planted`` is embedded. The others are looked up in the folder ``VAECF_DATA`` names (unpacked in
     ``VAECF_DATA/NAME`` or as the original archive), else downloaded into it and verified.

@@ -94,6 +94,9 @@ def _read_text(path: Path, separator: str, given: Mapping[str, str]) -> tuple[li
     _, header = next(_records(path, separator), (1, None))
     if header is None:
         raise DataError(f"{path}: cannot be read as {_kind(path)}: the file is empty")
+    other = next((mark for mark in ";\t,|" if mark != separator and mark in header[0]), None)
+    if len(header) == 1 and other:
+        raise DataError(f"{path}: {other!r} between its columns. Put commas there in a .csv, tabs in a .tsv")
     wanted = find_columns(str(path), header, given)
 
     def coded(blocks: Iterable[list[list[str]]]) -> dict[str, Column]:
@@ -130,8 +133,19 @@ def _read_parquet(path: Path, given: Mapping[str, str]) -> tuple[list[str], dict
 def _read_npz(path: Path, given: Mapping[str, str]) -> tuple[list[str], dict[str, Column]]:
     with np.load(path, allow_pickle=False) as file:
         names = list(file.files)
+        if {"format", "shape", "data"} <= set(names):
+            raise DataError(
+                f"{path}: a matrix of scipy. Load it with scipy.sparse.load_npz and give it to RatingLog.from_scipy"
+            )
         wanted = {column: names[at] for column, at in find_columns(str(path), names, given).items()}
-        arrays = {column: file[name] for column, name in wanted.items()}
+        try:
+            arrays = {column: file[name] for column, name in wanted.items()}
+        except ValueError as error:
+            if "allow_pickle" not in str(error):
+                raise
+            raise DataError(
+                f"{path}: holds Python's objects, which are not read. Save text as text: user=user.astype(str)"
+            ) from error
     for column, entries in arrays.items():
         if entries.shape != (arrays["user"].size,):
             raise DataError(

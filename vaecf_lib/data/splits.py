@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from ..errors import ConfigError, counted
+from ..errors import ConfigError, counted, shown
 from ..options import checked
 from .interactions import Interactions
 from .items import Items
@@ -242,7 +242,16 @@ def _people(log: RatingLog, users: np.ndarray, train_users: np.ndarray, item_ind
 
 
 def source_of(log: RatingLog, protocol: str, **settings: Any) -> dict[str, Any]:
-    """Return which log is cut and how."""
+    """Return which log is cut and how.
+
+    Raises:
+        ConfigError: it is no log.
+    """
+    if not isinstance(log, RatingLog):
+        raise ConfigError(
+            f"log={shown(log)}: must be a RatingLog, as of RatingLog.from_frame(df), read_own_file(path) or "
+            "load_dataset(name)"
+        )
     return {"data": log.name, "data_sha256": log.sha256, "protocol": protocol, "settings": settings}
 
 
@@ -271,9 +280,11 @@ def split_strong(
     users = _active_users(log, min_items)
     n_heldout = max(len(users) // 10, 1) if n_heldout is None else n_heldout
     if len(users) - 2 * n_heldout < 1:
+        most = (len(users) - 1) // 2
+        remedy = f"choose at most {most}" if most > 0 else "it takes three users"
         raise ConfigError(
             f"n_heldout={n_heldout} does not fit {counted(len(users), 'user')} with at least "
-            f"{counted(min_items, 'item')}: choose 1 to {max((len(users) - 1) // 2, 0)}, or lower min_items"
+            f"{counted(min_items, 'item')}: {remedy}, or lower min_items"
         )
     kept = what_is_kept(whole, log, users, threshold, min_items)
     shuffled = users[np.random.RandomState(seed).permutation(len(users))]
@@ -343,10 +354,10 @@ def split_weak(
     Raises:
         ConfigError: an option is out of range, or nothing is left for training, validation or test.
     """
+    source = source_of(log, "weak", test=test, valid=valid, threshold=threshold, min_items=min_items, seed=seed)
     test_share = test if log.is_test is None else 0.0
     if test == 0 or valid + test_share >= 1:
         raise ConfigError(f"test={test:g} and valid={valid:g} must be shares that leave something to train on")
-    source = source_of(log, "weak", test=test, valid=valid, threshold=threshold, min_items=min_items, seed=seed)
     whole, log = log, positives(log, threshold)
     min_items = min_items if log.is_test is None else 1
     users = some_active_users(log, min_items)
@@ -389,11 +400,11 @@ def split_ratings(
         ConfigError: an option is out of range, the log has no ratings, the shares do not add up to 1, or nothing is
             left for training or test.
     """
+    source = source_of(log, "ratings", train=train, valid=valid, test=test, seed=seed, published=published)
     if log.rating is None:
         raise ConfigError(f"{log.name} has no ratings: use the strong or weak protocol for clicks")
     if train == 0 or test == 0 or abs(train + valid + test - 1) > 1e-9:
         raise ConfigError(f"train={train:g}, valid={valid:g}, test={test:g} must be shares that add up to 1")
-    source = source_of(log, "ratings", train=train, valid=valid, test=test, seed=seed, published=published)
     n, rng = len(log), np.random.RandomState(seed)
     if log.is_test is None or not published:
         parts = np.split(rng.permutation(n), [round(train * n), round((train + valid) * n)])
@@ -432,9 +443,9 @@ def split_all(log: RatingLog, threshold: float | None = None, min_items: int = 5
     Raises:
         ConfigError: an option is out of range, the log has no ratings, or nothing is kept.
     """
+    source = source_of(log, "all", threshold=threshold, min_items=min_items, ratings=ratings)
     if ratings and log.rating is None:
         raise ConfigError(f"{log.name} has no ratings: leave ratings=False for clicks")
-    source = source_of(log, "all", threshold=threshold, min_items=min_items, ratings=ratings)
     whole, log = log, positives(log, threshold)
     users = some_active_users(log, min_items)
     kept = what_is_kept(whole, log, users, threshold, min_items)

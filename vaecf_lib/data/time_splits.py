@@ -64,6 +64,7 @@ def split_time(
         ConfigError: an option is out of range, the log has no timestamps, or no ratings that ``ratings`` asks for, or
             nothing is left for training, validation or test.
     """
+    source = source_of(log, "time", valid=valid, test=test, threshold=threshold, min_items=min_items, ratings=ratings)
     if log.timestamp is None:
         raise ConfigError(
             f"{log.name} has no timestamps to cut by: give a column timestamp, or choose another protocol"
@@ -71,7 +72,6 @@ def split_time(
     if test == 0 or valid + test >= 1:
         raise ConfigError(f"valid={valid:g} and test={test:g} must be shares that leave something to train on")
     _doubt_a_frequent_moment(log)
-    source = source_of(log, "time", valid=valid, test=test, threshold=threshold, min_items=min_items, ratings=ratings)
     liked = _as_wanted(positives(log, threshold), ratings)
     moments = np.sort(liked.timestamp)
     n = len(moments)
@@ -117,9 +117,9 @@ def split_leave_one_out(
         ConfigError: an option is out of range, the log has no ratings that ``ratings`` asks for, or no user has enough
             entries.
     """
+    source = source_of(log, "leave-one-out", threshold=threshold, min_items=min_items, ratings=ratings, seed=seed)
     if log.timestamp is not None:
         _doubt_a_frequent_moment(log)
-    source = source_of(log, "leave-one-out", threshold=threshold, min_items=min_items, ratings=ratings, seed=seed)
     liked = _as_wanted(positives(log, threshold), ratings)
     users = some_active_users(liked, min_items)
     n = len(liked)

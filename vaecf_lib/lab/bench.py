@@ -19,10 +19,10 @@ import numpy as np
 import torch
 
 from ..data import Interactions
-from ..environment import machine
+from ..environment import machine, pick_device
 from ..errors import ConfigError
 from ..models import MultVAE
-from ..training import peak_memory_mb, pick_device
+from ..training import peak_memory_mb
 
 PEERS = Path("benchmarks")
 POSITIVES = 73  # mean interactions per user, as in ML-20M after Liang et al.'s preprocessing

@@ -33,8 +33,8 @@ def reproduce(
         str | None, typer.Option(help="slugs, or rows of a study; commas between, without spaces")
     ] = None,
     seeds: Annotated[str, typer.Option(help="comma-separated")] = "0,1,2",
-    epochs: int = 100,
-    device: str = "auto",
+    epochs: Annotated[int, typer.Option(help="of systems whose study names no other number")] = 100,
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda or mps")] = "auto",
     results: Annotated[Path, typer.Option(help="folder of reported.json and measured/")] = RESULTS,
 ) -> None:
     """Run the systems of one of the papers' tables and keep the results for the ledger."""
@@ -65,10 +65,10 @@ def show_ledger(
 @app.command(rich_help_panel=PANEL)
 def bench(
     against: Annotated[list[str] | None, typer.Option(help="a peer: dense (repeatable)")] = None,
-    users: int = 20_000,
-    items: int = 20_108,
+    users: Annotated[int, typer.Option(help="rows of the matrix")] = 20_000,
+    items: Annotated[int, typer.Option(help="columns of the matrix")] = 20_108,
     pairs: Annotated[int, typer.Option(help="paired runs")] = 5,
-    threads: int = 1,
+    threads: Annotated[int, typer.Option(help="of torch")] = 1,
     growth: Annotated[bool, typer.Option(help="also time half, one and two times the users and items")] = False,
 ) -> None:
     """Measure Mult-VAE's speed and peak memory on a synthetic matrix, beside its floor and peers."""

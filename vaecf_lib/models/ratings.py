@@ -23,7 +23,10 @@ def check_ratings(train: Interactions) -> None:
         ConfigError: ``train`` has no values.
     """
     if train.values is None:
-        raise ConfigError("this system predicts ratings, and the data are clicks: use the ratings protocol")
+        raise ConfigError(
+            "this system predicts ratings, and the data are clicks: use the ratings protocol, or time or "
+            "leave-one-out with ratings=true"
+        )
 
 
 def _weights(counts: Tensor, damping: float) -> Tensor:
