@@ -262,7 +262,7 @@ class Trainer:
     def _check_weights(self) -> None:
         """Refuse weights that the epoch's last update spoilt, whose loss nobody will see."""
         for name, weight in self.model.named_parameters():
-            if not bool(weight.isfinite().all()):
+            if not all(bound.isfinite() for bound in weight.aminmax()):  # one pass, and nan comes through
                 raise TrainingError(
                     f"the weights {name} are not finite after epoch {self.epoch + 1}. Lower lr or a loss weight; "
                     "with precision='bf16' try 'fp32'; check the data for extreme values"

@@ -68,7 +68,7 @@ class AWAE(LikelihoodModel):
     def loss(self, batch: Batch, progress: float) -> tuple[Tensor, dict]:
         """Return the batch mean of distortion + l1 ||z||_1, plus mmd times the batch's discrepancy."""
         z = self.encode(batch)
-        distortion = -self.likelihood.log_prob(self.decode(z), batch).mean()
+        distortion = -self.log_prob(z, batch).mean()
         discrepancy = maximum_mean_discrepancy(z, torch.randn_like(z))
         norm = z.abs().sum(-1).mean()
         loss = distortion + self.config["mmd"] * discrepancy + self.config["l1"] * norm

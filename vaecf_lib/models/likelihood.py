@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from ..data import Batch, Interactions
 from ..errors import ConfigError
 from ..maths import LIKELIHOODS
+from ..nn import ItemLayer
 from .base import Model
 from .ratings import Ratings
 
@@ -34,6 +35,10 @@ class Clicks(nn.Module):
                 f"likelihood={self.name!r} is a model of clicks, not of ratings: use the strong or weak protocol"
             )
 
+    def through(self, output: ItemLayer, h: Tensor, batch: Batch, frozen: bool = False) -> Tensor:
+        """Return log p(x | logits of the layer for h), (B,), h (B, d); ``frozen`` takes its weights as constants."""
+        return output.log_prob(h, batch, self.name, frozen)
+
     def on_scale(self, logits: Tensor, batch: Batch) -> Tensor:
         """Return the logits, (B, n_items)."""
         return logits
@@ -42,14 +47,18 @@ class Clicks(nn.Module):
 class LikelihoodModel(Model):
     """A system whose decoder's output goes into a likelihood: of clicks, or "gaussian", of ratings.
 
-    ``self.likelihood`` has ``log_prob(logits, batch)``, (B,), and ``on_scale(logits, batch)``, the scores (B, n_items);
-    constructors choose it by :meth:`use_likelihood`.
+    ``self.likelihood`` has ``log_prob(logits, batch)``, (B,), the same ``through`` a layer that gives the logits, and
+    ``on_scale(logits, batch)``, the scores (B, n_items); constructors choose it by :meth:`use_likelihood`.
     """
 
     def use_likelihood(self, name: Likelihood) -> None:
         """Take the likelihood called ``name``."""
         self.rates = name == "gaussian"
         self.likelihood = Ratings(self.n_items) if self.rates else Clicks(name)
+
+    def log_prob(self, z: Tensor, batch: Batch, frozen: bool = False) -> Tensor:
+        """Return log p(x|z), (B,), for z (B, latent_dim); ``frozen`` takes the decoder's weights as constants."""
+        return self.likelihood.through(self.decoder.output, self.decoder.features(z, frozen), batch, frozen)
 
     def prepare(self, train: Interactions) -> None:
         """Note what the likelihood needs of the interactions.

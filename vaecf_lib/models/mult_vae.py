@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from ..data import Batch, Interactions
 from ..maths import gaussian_kl, linear_annealing, sample_gaussian
-from ..nn import GaussianEncoder, MLPDecoder, SparseInput, init_linear, reset_parts
+from ..nn import GaussianEncoder, ItemLayer, MLPDecoder, SparseInput, init_linear, reset_parts
 from .base import Phase, penalised
 from .likelihood import Likelihood, LikelihoodModel
 
@@ -77,7 +77,7 @@ class MultVAE(LikelihoodModel):
     def loss(self, batch: Batch, progress: float) -> tuple[Tensor, dict]:
         """Return the batch mean of distortion + beta rate, and its terms in nats per user."""
         z, rate = self.sample(batch)
-        distortion, rate = -self.likelihood.log_prob(self.decode(z), batch).mean(), rate.sum(-1).mean()
+        distortion, rate = -self.log_prob(z, batch).mean(), rate.sum(-1).mean()
         beta = linear_annealing(progress, self.config["beta"], self.config["anneal"])
         return distortion + beta * rate, {"distortion": distortion, "rate": rate, "beta": beta}
 
@@ -98,7 +98,7 @@ class MultVAE(LikelihoodModel):
             torch.manual_seed(seed)
             for batch in interactions.batches(batch_size):
                 z, rates = self.sample(batch, drop=False)
-                distortion = distortion - self.likelihood.log_prob(self.decode(z), batch).sum()
+                distortion = distortion - self.log_prob(z, batch).sum()
                 rate = rate + rates.sum(0)
         return {"distortion": distortion / interactions.n_users, "rate": rate / interactions.n_users}
 
@@ -135,7 +135,7 @@ class MultDAE(LikelihoodModel):
         super().__init__(n_items)
         self.use_likelihood(likelihood)
         self.input = SparseInput(n_items, latent_dim, dropout)
-        self.output = nn.Linear(latent_dim, n_items)
+        self.output = ItemLayer(latent_dim, n_items)
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
@@ -143,17 +143,17 @@ class MultDAE(LikelihoodModel):
         super().reset_parameters()
         init_linear(self.output.weight, self.output.bias)
 
-    def logits(self, batch: Batch) -> Tensor:
-        """Return the decoder's output, (B, n_items)."""
-        return self.output(torch.tanh(self.input(batch)))
+    def encode(self, batch: Batch) -> Tensor:
+        """Return the codes, (B, latent_dim)."""
+        return torch.tanh(self.input(batch))
 
     def scores(self, batch: Batch) -> Tensor:
         """Return the logits, or predicted ratings, (B, n_items)."""
-        return self.likelihood.on_scale(self.logits(batch), batch)
+        return self.likelihood.on_scale(self.output(self.encode(batch)), batch)
 
     def loss(self, batch: Batch, progress: float) -> tuple[Tensor, dict]:
         """Return the batch mean of -log p(x | code of x); the weight penalty acts in the optimiser."""
-        distortion = -self.likelihood.log_prob(self.logits(batch), batch).mean()
+        distortion = -self.likelihood.through(self.output, self.encode(batch), batch).mean()
         return distortion, {"distortion": distortion}
 
     def phases(self) -> list[Phase]:
