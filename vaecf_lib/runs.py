@@ -20,6 +20,7 @@ from .checkpoints import BEST, load_noted_model, load_tensors, save_tensors
 from .data import HeldOut, Interactions, People, RatingLog, Split, hold_out, positives
 from .errors import ConfigError, DataError, counted, shown
 from .evaluation import Estimate, evaluate, parse_metric, top_items
+from .manifest import MANIFEST, read_manifest
 from .models.base import Model
 from .serving import (
     Histories,
@@ -354,6 +355,9 @@ def load_run(folder: str | Path, device: str | torch.device = "cpu", *, refit: b
     if refit and (folder / "refit" / "history.json").exists():  # written last
         folder = folder / "refit"
     model, note = load_noted_model(folder, device)
+    manifest = read_manifest(folder) or None
+    if manifest is not None and manifest.get("run", note.get("run")) != note.get("run"):
+        raise DataError(f"{folder / BEST} is of another run than {MANIFEST} beside it: put it back, or train anew")
     settings = note.get("trained_with", {})
     return Run(
         model=model,
@@ -364,5 +368,5 @@ def load_run(folder: str | Path, device: str | torch.device = "cpu", *, refit: b
         people=_load_people(folder, settings, model.n_items),
         source=note.get("source"),
         settings=settings,
-        manifest=_read_json(folder / "manifest.json"),
+        manifest=manifest,
     )
