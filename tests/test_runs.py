@@ -106,9 +106,10 @@ def test_ids_of_every_kind_survive(log, tmp_path, ids):
 
 
 def test_an_old_run_serves_histories_alone(folder, run, tmp_path):
-    """Runs made before users were kept have neither their file nor a word on settings in the model's."""
+    """Runs made before users were kept have neither their file nor a manifest, and the model's says nothing of settings."""
     shutil.copytree(folder, tmp_path / "old")
-    (tmp_path / "old" / "people.safetensors").unlink()
+    for name in ("people.safetensors", "manifest.json"):
+        (tmp_path / "old" / name).unlink()
     vc.save_model(run.model, tmp_path / "old" / "best.safetensors", run="x")
     old = vc.load_run(tmp_path / "old")
     same(old.recommend(histories=[3, 5, 8]), run.recommend(histories=[3, 5, 8]))
@@ -159,6 +160,23 @@ def test_the_users_of_another_run_are_refused(folder, log, tmp_path):
         shutil.copy(tmp_path / "other" / name, tmp_path / "run" / "people.safetensors")
         with pytest.raises(vc.DataError, match=r"people.safetensors is of another run than best.safetensors"):
             vc.load_run(tmp_path / "run")
+
+
+def test_the_weights_of_another_run_are_refused(folder, split, tmp_path):
+    """Trained on the same data with another seed: whole, and fitting in everything but the manifest."""
+    shutil.copytree(folder, tmp_path / "run")
+    model = vc.models.MultDAE(split.n_items, latent_dim=20)
+    vc.fit(model, split, epochs=3, seed=1, device="cpu", out=tmp_path / "other", progress=False)
+    shutil.copy(tmp_path / "other" / "best.safetensors", tmp_path / "run")
+    with pytest.raises(vc.DataError, match=r"best.safetensors is of another run than manifest.json beside it: put it"):
+        vc.load_run(tmp_path / "run")
+    manifest = json.loads((tmp_path / "run" / "manifest.json").read_text())
+    del manifest["run"]
+    (tmp_path / "run" / "manifest.json").write_text(json.dumps(manifest))
+    assert vc.load_run(tmp_path / "run").settings["seed"] == 1, "older manifests do not say which run they are of"
+    (tmp_path / "run" / "manifest.json").write_text("[]")
+    with pytest.raises(vc.DataError, match=r"manifest.json: damaged"):
+        vc.load_run(tmp_path / "run")
 
 
 def test_there_is_no_run(tmp_path):
@@ -596,6 +614,26 @@ def test_tables_on_the_command_line(call, run, folder, tmp_path, log):
     assert len(call("recommend", folder, "-k", 1)[1].splitlines()) == len(run.people.ids) + 1, "everyone"
     code, out, _ = call("similar", folder, log.titles[3], "-k", 2)
     assert [line.split("\t")[1] for line in out.splitlines()[1:]] == list(map(str, run.similar(3, 2)["item"]))
+
+
+def test_a_refused_history_is_called_by_its_file(call, folder, tmp_path):
+    """Of one person, of many, and for a system that reads ratings: whoever wrote the file must find it again."""
+    one, many, stars = tmp_path / "one.csv", tmp_path / "many.csv", tmp_path / "stars"
+    split = vc.split_ratings(vc.load_dataset("planted"))
+    vc.fit(vc.baselines.Means(split.n_items), split, device="cpu", progress=False, out=stars)
+    for option, path, columns, user in (("--history", one, "item", ""), ("--histories", many, "user,item", "ann,")):
+        path.write_text(f"{columns}\n{user}Jaws\n")
+        code, _, err = call("recommend", folder, option, path)
+        assert code == 2 and err.startswith(f"error: {path}: none of its items is known, the first is 'Jaws'")
+        path.write_text(f"{columns}\n{user}Jaws\n{user}3\n")
+        assert call("recommend", folder, option, path)[2].startswith(f"warning: {path}: 1 unknown item left out")
+        path.write_text(f"{columns}\n{user}3\n")
+        code, _, err = call("recommend", stars, option, path)
+        assert (
+            code == 2 and err.startswith(f"error: {path}: item ") and "give (item, rating), in a file a column" in err
+        )
+        path.write_text(f"{columns},rating\n{user}3,9\n")
+        assert call("recommend", stars, option, path)[2].startswith(f"warning: {path}: 1 rating outside the training")
 
 
 def test_a_saved_run_is_evaluated_on_the_command_line(call, tmp_path):
