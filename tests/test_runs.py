@@ -213,6 +213,26 @@ def test_one_several_or_all_users(run, log):
     assert list(run.recommend([], k=3).columns) == list(everyone.columns)
 
 
+CUTS = (vc.split_strong, vc.split_weak, vc.split_time, vc.split_leave_one_out, vc.data.split_all)
+
+
+@pytest.mark.parametrize("cut", CUTS)
+def test_nobody_is_shown_what_they_rated_below_the_threshold(log, cut, tmp_path):
+    """It trains nobody and is no history, but is known: a film of one star is not recommended; all others may be."""
+    log = replace(log, timestamp=np.random.default_rng(0).permutation(len(log)))
+    split = cut(log, threshold=4)
+    run = vc.fit(vc.baselines.Popularity(split.n_items), split, progress=False, out=tmp_path)
+    rated = set(zip(log.user_ids[log.user], log.item_ids[log.item].tolist(), strict=True))
+    columns = log.item_ids[split.item_index].tolist()
+    expected = {(user, item) for user in run.people.ids for item in columns} - rated
+    for served in (run, vc.load_run(tmp_path)):
+        lists = served.recommend(k=len(columns))
+        assert set(zip(lists["user"], lists["item"], strict=True)) == expected and len(lists) == len(expected)
+    own = [columns[column] for column in run.people.histories.rows(torch.tensor([0])).items]
+    lists = run.recommend(histories=own, k=len(columns))
+    assert set(lists["item"]) == set(columns) - set(own), "of a stranger nothing else is known"
+
+
 def test_ids_that_are_numbers_are_found_as_text_too(planted):
     split = vc.split_strong(planted.select(planted.user < 200))
     run = vc.fit(vc.baselines.Popularity(split.n_items), split, progress=False)

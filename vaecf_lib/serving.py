@@ -77,7 +77,13 @@ def refuse_strangers(model: Model) -> None:
 
 @torch.inference_mode()
 def best_items(
-    model: Model, histories: Interactions, rows: Tensor, users: Tensor, k: int, candidates: Tensor | None = None
+    model: Model,
+    histories: Interactions,
+    rows: Tensor,
+    users: Tensor,
+    k: int,
+    candidates: Tensor | None = None,
+    disliked: Interactions | None = None,
 ) -> Lists:
     """Return the ``k`` best items of each of the ``rows`` of ``histories``, never one that the row has.
 
@@ -88,10 +94,12 @@ def best_items(
         users: (m,) row of the training part that is the same person, -1 for others.
         k: length of a list; it is shorter where fewer items are left.
         candidates: (n_items,) bool, the columns that may be shown; None for all.
+        disliked: (n, n_items) what else a row is not shown; None for nothing.
 
     Equal scores rank by column. Memory: (B, n_items) scores for a batch of B people, B chosen by SCORE_BYTES.
     """
     histories, users = histories.to(model.device), users.to(model.device)
+    disliked = disliked and disliked.to(model.device)
     hidden = None if candidates is None else ~candidates.to(model.device)
     batch_size = min(BATCH, max(1, int(SCORE_BYTES / (4 * model.n_items))))
     parts = []
@@ -101,6 +109,9 @@ def best_items(
             batch = replace(histories.rows(rows[here]), users=users[here])
             scores = model.scores(batch).float().clone()
             scores[batch.rows, batch.items] = -math.inf
+            if disliked is not None:
+                more = disliked.rows(rows[here])
+                scores[more.rows, more.items] = -math.inf
             if hidden is not None:
                 scores.masked_fill_(hidden, -math.inf)
             columns = top_items(scores, k)
