@@ -6,6 +6,7 @@ The oracle is the line that ``vaecf models SLUG`` prints: its words say which va
 import json
 import math
 import re
+import shlex
 import sys
 
 import numpy as np
@@ -146,6 +147,49 @@ def test_a_setting_on_the_command_line_is_what_it_is_in_python(slug, data):
         assert done.refused == in_python
     else:
         assert re.search(r"epochs=-1|metric|rates|clicks|planted|ratings", done.refused), done.refused
+
+
+VARIED = [None, "beta", "lr=1e-3:1e-1", "dropout", "beta=0.1:0.5,lr", "hidden=2:5", "likelihood"]
+VARIED_BADLY = ["", "nonsense", "beta=1:0", "beta=x", "hidden", "lr=0:1", "latent_dim=2:4", "beta=1:2:3"]
+
+
+@given(data=st.data())
+@cases(8)
+def test_any_tuning_finds_what_its_line_gives_or_is_refused(toy_file, data):
+    """The `vaecf fit` line that it prints has the best trial's value, to the last bit."""
+    draw = data.draw
+    slug = draw(st.sampled_from(["mult-vae", "mult-vae", "mult-dae", "popularity"]))
+    vary = draw(st.sampled_from(VARIED) | st.sampled_from(VARIED_BADLY))
+    trials, epochs = draw(st.sampled_from([1, 2, 3, 0, -1])), draw(st.sampled_from([1, 2, 2, -1]))
+    arguments = ["--interactions", toy_file, "--trials", trials, "--epochs", epochs, "--device", "cpu"]
+    arguments += ["--vary", vary] * (vary is not None)
+    arguments += ["--budget", draw(st.sampled_from(["1h", "60m", "", "0s", "1d"]))] * draw(st.integers(0, 1))
+    fixed = {"latent_dim": 3, "n_heldout": 8, "threshold": 1} | ({"hidden": 4} if slug == "mult-vae" else {})
+    fixed = {key: value for key, value in fixed.items() if key in ("n_heldout", "threshold") or slug != "popularity"}
+    if vary == "hidden=2:5":
+        fixed.pop("hidden", None)
+    done = vaecf("tune", slug, *arguments, *(f for k, v in fixed.items() for f in ("--set", f"{k}={v}")), "--json")
+    known = [entry.partition("=")[0] in SYSTEMS[slug].options for entry in (vary or "").split(",") if vary]
+    unsound = trials < 1 or epochs < 0 or vary in VARIED_BADLY or not all(known) or slug == "popularity"
+    unsound |= any(text in arguments for text in ("", "0s", "1d"))
+    if unsound:
+        assert done.refused is not None
+        return
+    assert done.refused is None, done.refused
+    tuned = json.loads(done.out)
+    values = [trial["value"] for trial in tuned["trials"] if trial["state"] == "complete"]
+    assert len(tuned["trials"]) == trials and tuned["best"]["value"] == max(values)
+    fitted = vaecf(*shlex.split(tuned["command"])[1:], "--json")
+    assert json.loads(fitted.out)["validation"] == {tuned["metric"]: tuned["best"]["value"]}
+
+
+@pytest.fixture(scope="module")
+def toy_file(tmp_path_factory):
+    """The ratings of 60 people on 12 films, as a user has them."""
+    path, rng = tmp_path_factory.mktemp("tuning") / "toy.csv", np.random.default_rng(0)
+    rows = [(u, i, rng.integers(1, 6)) for u in range(60) for i in rng.choice(12, size=7, replace=False)]
+    pd.DataFrame(rows, columns=["user", "item", "rating"]).to_csv(path, index=False)
+    return path
 
 
 @pytest.fixture(scope="module")
