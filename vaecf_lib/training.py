@@ -527,9 +527,9 @@ def _resume(trainer: Trainer, run: Run, out: Path, settings: dict, goal: int, ex
     tensors, note = load_tensors(path)
     if "settings" not in note:
         raise DataError(f"{path}: a model, not the checkpoint of a training: put that back, or give another folder")
-    weights = {f"model.{name}" for name in trainer.model.state_dict()}
-    if "done.epochs" not in tensors or not weights <= tensors.keys():
-        raise DataError(f"{path}: written by an older version, which alone can go on with it: give another folder")
+    older = DataError(f"{path}: written by an older version, which alone can go on with it: give another folder")
+    if "done.epochs" not in tensors:
+        raise older
     old, new = note["settings"], settings
     if any(old.get(key) != new[key] for key in ("train_sha256", "valid_sha256", "items_sha256")):
         raise ConfigError(f"{out} holds a run on other data, or on another split of them: give another folder")
@@ -543,6 +543,8 @@ def _resume(trainer: Trainer, run: Run, out: Path, settings: dict, goal: int, ex
             f"{out} holds a run with other settings ({'; '.join(changed)}): give the same ones to go on with it, "
             "or another folder to train anew"
         )
+    if not {f"model.{name}" for name in trainer.model.state_dict()} <= tensors.keys():
+        raise older
     extended = None
     if trainer.phases:
         if note["epoch"] > goal:

@@ -149,7 +149,7 @@ def folder(tmp_path_factory):
 
 @pytest.mark.parametrize(("kind", "separator"), [("csv", ","), ("TSV", "\t")])
 @given(data=st.data())
-@cases(40)
+@cases(30)
 def test_a_text_file_is_read_as_written_or_refused(folder, kind, separator, data):
     table = data.draw(tables())
     path = folder / f"mine.{kind}"
@@ -324,16 +324,27 @@ def test_a_damaged_file_is_read_as_it_stands_or_refused(folder, kind, data):
 # --- from the file to a report ------------------------------------------------------------------------------------
 
 
+@st.composite
+def grids(draw):
+    """Draw a sound table with enough people and items to be split."""
+    pairs = [(u, i) for u in range(8) for i in range(7)]
+    pairs = draw(st.lists(st.sampled_from(pairs), min_size=25, unique=True))
+    table = {"user": [f"u{u}" for u, _ in pairs], "item": [str(i) for _, i in pairs]}
+    return table | {"rating": [str(1 + (u + 2 * i) % 5) for u, i in pairs]}
+
+
 @given(data=st.data())
 @cases(20)
 def test_a_file_is_reported_as_it_is_read_and_split(folder, data):
     """`vaecf check` counts what the file says, and each of its splits is, or is refused, as `vaecf fit` would have it."""
-    table = data.draw(tables())
+    table = data.draw(tables() | grids())
     path = folder / "checked.csv"
     path.write_bytes(as_text(data.draw, table, ","))
-    protocols = data.draw(st.sampled_from([[*PROTOCOLS], ["strong"], ["weak"], ["ratings"], ["nonsense"]]))
-    values = st.sampled_from([1, 2, 0.5, -1, None, "x"])
-    settings = data.draw(st.dictionaries(st.sampled_from(["threshold", "min_items", "n_heldout", "beta"]), values))
+    protocols = data.draw(st.sampled_from([[*PROTOCOLS], [*PROTOCOLS], ["strong"], ["weak"], ["nonsense"]]))
+    settings = {"threshold": st.sampled_from([1, 2, None]), "min_items": st.integers(0, 6), "n_heldout": st.just(1)}
+    settings = data.draw(st.fixed_dictionaries({}, optional=settings))
+    if data.draw(st.integers(0, 4)) == 0:
+        settings |= data.draw(st.sampled_from([{"beta": 1}, {"min_items": -1}, {"threshold": "x"}]))
     flags = [f for key, value in settings.items() for f in ("--set", f"{key}={json.dumps(value)}")]
     only = [] if len(protocols) > 1 else ["--protocol", *protocols]
     done = vaecf("check", path, "--json", *only, *flags)

@@ -101,7 +101,7 @@ RATING = st.one_of(st.integers(1, 5), st.floats(0.5, 9), st.floats(1, 5, width=3
 
 @pytest.mark.parametrize("slug", FORMS)
 @given(data=st.data())
-@cases(20)
+@cases(15)
 def test_any_history_gets_the_models_own_list_or_a_refusal(served, slug, data):
     draw, (model, _) = data.draw, served[slug]
     history, ratings = [], {}

@@ -158,21 +158,17 @@ VARIED_BADLY = ["", "nonsense", "beta=1:0", "beta=x", "hidden", "lr=0:1", "laten
 def test_any_tuning_finds_what_its_line_gives_or_is_refused(toy_file, data):
     """The `vaecf fit` line that it prints has the best trial's value, to the last bit."""
     draw = data.draw
-    slug = draw(st.sampled_from(["mult-vae", "mult-vae", "mult-dae", "popularity"]))
-    vary = draw(st.sampled_from(VARIED) | st.sampled_from(VARIED_BADLY))
-    trials, epochs = draw(st.sampled_from([1, 2, 3, 0, -1])), draw(st.sampled_from([1, 2, 2, -1]))
-    arguments = ["--interactions", toy_file, "--trials", trials, "--epochs", epochs, "--device", "cpu"]
-    arguments += ["--vary", vary] * (vary is not None)
-    arguments += ["--budget", draw(st.sampled_from(["1h", "60m", "", "0s", "1d"]))] * draw(st.integers(0, 1))
-    fixed = {"latent_dim": 3, "n_heldout": 8, "threshold": 1} | ({"hidden": 4} if slug == "mult-vae" else {})
-    fixed = {key: value for key, value in fixed.items() if key in ("n_heldout", "threshold") or slug != "popularity"}
-    if vary == "hidden=2:5":
-        fixed.pop("hidden", None)
-    done = vaecf("tune", slug, *arguments, *(f for k, v in fixed.items() for f in ("--set", f"{k}={v}")), "--json")
-    known = [entry.partition("=")[0] in SYSTEMS[slug].options for entry in (vary or "").split(",") if vary]
-    unsound = trials < 1 or epochs < 0 or vary in VARIED_BADLY or not all(known) or slug == "popularity"
-    unsound |= any(text in arguments for text in ("", "0s", "1d"))
-    if unsound:
+    wrong = draw(st.sampled_from([None, None, None, "system", "vary", "trials", "epochs", "budget", "setting"]))
+    vary = draw(st.sampled_from(VARIED if wrong != "vary" else VARIED_BADLY))
+    trials = draw(st.integers(2, 3)) if wrong != "trials" else draw(st.integers(-1, 0))
+    slug = "mult-vae" if wrong != "system" else draw(st.sampled_from(["popularity", "nonsense", ""]))
+    budget = draw(st.sampled_from(["1h", "60m", "3600"] if wrong != "budget" else ["", "0s", "1d", "-1"]))
+    settings = ["latent_dim=3", "n_heldout=8", "threshold=1"] + ["hidden=4"] * (vary != "hidden=2:5")
+    settings += ["latent_dim=0"] * (wrong == "setting")
+    arguments = ["--interactions", toy_file, "--trials", trials, "--epochs", -1 if wrong == "epochs" else 2]
+    arguments += ["--vary", vary] * (vary is not None) + ["--budget", budget, "--device", "cpu"]
+    done = vaecf("tune", slug, *arguments, *(f for setting in settings for f in ("--set", setting)), "--json")
+    if wrong is not None:
         assert done.refused is not None
         return
     assert done.refused is None, done.refused
