@@ -8,15 +8,14 @@ import math
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any, Literal
 
 import torch
-from filelock import FileLock, Timeout
 from torch import Tensor
 
-from .checkpoints import BEST, load_tensors, save_model, save_tensors, write_json
+from .checkpoints import BEST, load_tensors, locked, save_model, save_tensors, write_json
 from .data import RowSweep, Split, Sweep
 from .environment import describe, in_kernel, pick_device
 from .errors import ConfigError, DataError, TrainingError, shown
@@ -364,6 +363,8 @@ def fit(
         TrainingError: the loss became nan or infinite; the last checkpoint is whole.
     """
     _check_split(model, split)
+    if on_epoch is not None and not callable(on_epoch):
+        raise ConfigError(f"fit: on_epoch={shown(on_epoch)}: must be a function of the run so far, or None")
     if patience is not None and schedule == "cosine":
         raise ConfigError(
             f"patience={patience} does not fit schedule='cosine', whose last epochs are meant to be the best: give none"
@@ -390,7 +391,7 @@ def fit(
         "valid_sha256": split.valid and [split.valid.history.sha256, split.valid.targets.sha256],
         "items_sha256": None if split.items is None else split.items.sha256,
     }
-    with _locked(out), _own_generators(device):
+    with locked(out, (BEST, CHECKPOINT, MANIFEST, PEOPLE)), _own_generators(device):
         torch.manual_seed(seed)
         trainer = Trainer(model, split, epochs, batch_size, precision, schedule, device, warm_start)
         split = trainer.split
@@ -407,7 +408,8 @@ def fit(
         sitting = out is not None and (new or (trainer.epoch < goal and run.stopped is None))
         if sitting:
             limits = {"epochs": epochs, "stop_after": stop_after, "patience": patience, "extended": extended}
-            open_sitting(out, settings | {"split": split.source}, trainer.epoch, limits | describe(device))
+            about = {"run": _key(settings), **settings, "split": split.source}
+            open_sitting(out, about, trainer.epoch, limits | describe(device))
         if progress and split.kept is not None and not in_kernel():
             print(split.kept, file=sys.stderr)
         bar = _Progress(goal, trainer.epoch, progress)
@@ -482,31 +484,6 @@ def _is_best(history: list[dict], metric: str, lower_is_better: bool) -> bool:
 CHECKPOINT = "checkpoint.safetensors"
 
 
-@contextmanager
-def _locked(out: Path | None) -> Iterator[None]:
-    """Keep other processes out of the run's folder; the lock dies with this process, however that ends.
-
-    Raises:
-        ConfigError: another process has it.
-    """
-    if out is None:
-        yield
-        return
-    out.mkdir(parents=True, exist_ok=True)
-    lock = FileLock(out / ".lock")
-    try:
-        lock.acquire(timeout=0)
-    except Timeout as error:
-        raise ConfigError(f"{out} is being written by another process: wait for it, or give another folder") from error
-    try:
-        for name in (BEST, CHECKPOINT, MANIFEST, PEOPLE):  # what a process killed while it wrote has left
-            for stale in out.glob(f".{name}.*.tmp"):
-                stale.unlink()
-        yield
-    finally:
-        lock.release()
-
-
 def _key(settings: dict) -> str:
     """Return what tells the files of one run from those of another."""
     return hashlib.sha256(json.dumps(settings, sort_keys=True, default=plain).encode()).hexdigest()
@@ -550,8 +527,9 @@ def _resume(trainer: Trainer, run: Run, out: Path, settings: dict, goal: int, ex
     tensors, note = load_tensors(path)
     if "settings" not in note:
         raise DataError(f"{path}: a model, not the checkpoint of a training: put that back, or give another folder")
+    older = DataError(f"{path}: written by an older version, which alone can go on with it: give another folder")
     if "done.epochs" not in tensors:
-        raise DataError(f"{path}: written by an older version, which alone can go on with it: give another folder")
+        raise older
     old, new = note["settings"], settings
     if any(old.get(key) != new[key] for key in ("train_sha256", "valid_sha256", "items_sha256")):
         raise ConfigError(f"{out} holds a run on other data, or on another split of them: give another folder")
@@ -565,6 +543,8 @@ def _resume(trainer: Trainer, run: Run, out: Path, settings: dict, goal: int, ex
             f"{out} holds a run with other settings ({'; '.join(changed)}): give the same ones to go on with it, "
             "or another folder to train anew"
         )
+    if not {f"model.{name}" for name in trainer.model.state_dict()} <= tensors.keys():
+        raise older
     extended = None
     if trainer.phases:
         if note["epoch"] > goal:
