@@ -46,12 +46,12 @@ def calibrate(logits: Tensor, k: Tensor) -> Tensor:
     """Return t (...,) with sum_i sigmoid(logits_i + t) = k, for 0 < k < n_items.
 
     Newton's method on the log of the sum, kept inside a bracket. sigmoid(x) < exp(x) gives its left end,
-    log k - logsumexp(logits), which is also the start; the same for 1 - sigmoid gives its right end. A step that
-    would leave the bracket, as on the plateaus of logits far apart, is replaced by halving it.
+    log k - logsumexp(logits), which is also the start; as many logits all equal to the smallest give its right end. A
+    step that would leave the bracket, as on the plateaus of logits far apart, is replaced by halving it.
     """
     k = k.to(logits.dtype)
     low = k.log() - logits.logsumexp(-1)
-    high = (-logits).logsumexp(-1) - (logits.shape[-1] - k).log()
+    high = (k / (logits.shape[-1] - k)).log() - logits.amin(-1)
     enough = torch.finfo(logits.dtype).eps ** 0.5  # Newton squares the error: the step taken last leaves eps
     t, p = low, torch.empty_like(logits)
     for _ in range(30 if logits.is_cuda else 100):  # on a GPU each look whether it is enough would wait for the device
