@@ -11,6 +11,8 @@ import signal
 import sys
 import textwrap
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any
@@ -393,12 +395,16 @@ def _line(error: Exception) -> str | None:
     return None
 
 
-def _among_others(rank: int) -> None:
-    """Prepare for being one of several processes: what is said, the first says, and each says why it ends.
+@contextmanager
+def _among_others(rank: int, count: int) -> Iterator[None]:
+    """Be one of several processes inside, if there are: what is said the first says, and each says why it ends.
 
     Raises:
         ConfigError: the command does not share its work.
     """
+    if count == 1:
+        yield
+        return
     if sys.argv[1] != "fit":
         raise ConfigError(
             f"only `vaecf fit` shares its work among processes: run `vaecf {sys.argv[1]}` without torchrun"
@@ -410,6 +416,10 @@ def _among_others(rank: int) -> None:
         raise typer.Abort
 
     signal.signal(signal.SIGTERM, stop)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)  # this one has an end, and a line, of its own
 
 
 def main() -> None:
@@ -422,9 +432,8 @@ def main() -> None:
     rank, count = distributed.launched()
     prefix = f"process {rank} of {count}: " if count > 1 else ""
     try:
-        if count > 1:
-            _among_others(rank)
-        code = app(standalone_mode=False)
+        with _among_others(rank, count):
+            code = app(standalone_mode=False)
     except typer.Abort:  # Ctrl-C
         print(f"{prefix}stopped: with --out the same command goes on from the last checkpoint", file=sys.stderr)
         sys.exit(130)

@@ -111,10 +111,10 @@ def _in_step() -> Iterator[None]:
     try:
         yield
     except RuntimeError as error:
-        reason = next(iter(str(error).splitlines()), type(error).__name__)
+        reason = (str(error).splitlines() or [type(error).__name__])[0].split(". ")[0]  # not torch's advice
         raise TrainingError(
-            f"another process was killed, failed, or is silent: with --out the same command goes on from the last "
-            f"checkpoint ({reason})"
+            f"another process was killed, failed or is silent ({reason}): with --out the same command goes on from the "
+            "last checkpoint"
         ) from error
 
 
@@ -177,7 +177,10 @@ def check_phases(slug: str, phases: Sequence[Phase]) -> None:
         if phase.sweep is None and phase.by_user:
             continue
         why = "runs over something else than users" if phase.sweep else "has a loss that is no mean over users"
-        raise ConfigError(f"{slug} cannot be shared out, its phase {phase.name} {why}: train it in one process")
+        raise ConfigError(
+            f"{slug} cannot be shared among processes, for its phase {phase.name} {why}: train it in one, without "
+            "torchrun"
+        )
 
 
 def check_same(settings: dict[str, Any]) -> None:

@@ -344,11 +344,14 @@ def fit(
     A training may stop early (``patience``, ``on_epoch``, ``stop_after``); none of these changes what an epoch does. A
     run that stopped, called again with the same folder and without what stopped it, goes on as if it never had.
 
+    Several processes (``torchrun``, or a process group of your own) share the users of each batch, unless ``fit`` is
+    called inside of :func:`~vaecf_lib.distributed.alone`; all of them must call it alike.
+
     Args:
         model: any ``Model``; it is trained in place.
         split: from one of the split functions. Without a validation part the last epoch is kept.
         epochs: passes over the training users; 0 only prepares the model.
-        batch_size: users per update.
+        batch_size: users per update, of all processes together.
         seed: of the weights, the order of users and all noise.
         device: "auto" (cuda, mps, cpu) or a torch device; the model stays there.
         out: folder for the run. A checkpoint is written after each epoch; if the folder holds one of the same
@@ -368,7 +371,7 @@ def fit(
         patience: stop after so many validations in a row without a new best. Not under schedule="cosine", whose last
             epochs are meant to be the best; nothing without a validation part.
         on_epoch: called after every epoch, validated and kept, with the run so far; if it returns true, training stops.
-            What it draws from torch's generators does not change the training.
+            What it draws from torch's generators does not change the training. Of several processes the first calls it.
         stop_after: make only the first so many of the epochs: a training whose best epoch is known is repeated so.
         extend: go on with a run of fewer epochs even if an unbroken run would be another: what is annealed is held at
             its last value. The manifest says so.
