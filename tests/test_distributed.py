@@ -125,7 +125,12 @@ def together(folder):
             runs.append([run.history, {name: [e.mean, e.n_users] for name, e in estimates.items()}, run.best_epoch])
         report["runs"][slug] = {"one": runs[0], "two": runs[1], "same weights": same_everywhere(weights(model))}
 
+    torch.manual_seed(rank)
     model, split = tiny("recvae", splits)
+    report["weights differ at first"] = not same_everywhere(weights(model))
+    vc.fit(model, split, epochs=1, warm_start=True, **FIT)
+    report["warm start"] = same_everywhere(weights(model))
+
     seen = []
 
     def on_epoch(run):
@@ -167,7 +172,7 @@ def command(folder):
         dist.init_process_group("gloo", timeout=timedelta(seconds=4))
 
     def ailing(update, device):
-        if update == int(at) and os.environ["RANK"] == "1":
+        if update == int(at) and os.environ["RANK"] == "1" and os.environ["TORCHELASTIC_RESTART_COUNT"] == "0":
             if how == "dies":
                 os.kill(os.getpid(), signal.SIGKILL)
             if how == "sleeps":
@@ -179,9 +184,16 @@ def command(folder):
     cli.main()
 
 
-def torchrun(worker, folder, *arguments, processes=2, **environment):
+def torchrun(worker, folder, *arguments, processes=2, restarts=0, **environment):
     """Start a worker in some processes; return what became of it."""
-    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}"]
+    launcher = [
+        sys.executable,
+        "-m",
+        "torch.distributed.run",
+        "--standalone",
+        f"--nproc-per-node={processes}",
+        f"--max-restarts={restarts}",
+    ]
     return subprocess.run(
         [*launcher, __file__, worker, str(folder), *map(str, arguments)],
         capture_output=True,
@@ -246,6 +258,12 @@ def test_two_processes_keep_one_run(report):
 
 
 @pytest.mark.slow
+def test_all_start_with_the_weights_of_the_first(report):
+    """Where each brings its own to a warm start, they would never be one model again."""
+    assert report["weights differ at first"] and report["warm start"]
+
+
+@pytest.mark.slow
 def test_a_callback_runs_in_the_first_process_and_stops_all(report):
     """It may evaluate there, and draw random numbers, while the others wait."""
     assert report["called"] == [[2, 2, "on_epoch asked for it"], [0, 2, "on_epoch asked for it"]]
@@ -269,24 +287,44 @@ RECVAE = ["fit", "recvae", "--dataset", "planted", "--epochs", "3", "--device", 
           "--set", "latent_dim=4", "--json", "--out"]  # fmt: skip
 
 
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory):
+    """A run of two processes that nothing befell: what it printed, and its last checkpoint."""
+    folder = tmp_path_factory.mktemp("whole")
+    done = torchrun("command", folder, *RECVAE, folder)
+    assert done.returncode == 0 and len(done.stdout.splitlines()) == 1, done.stderr
+    return json.loads(done.stdout), load_tensors(folder / "checkpoint.safetensors")[0]
+
+
+def check_same_end(whole, done, folder):
+    """The run in ``folder`` was cut off in its second epoch, and ended as the whole one did, weights and noise."""
+    result, state = whole
+    assert json.loads(done.stdout)["metrics"] == result["metrics"]
+    ours = load_tensors(folder / "checkpoint.safetensors")[0]
+    assert ours.keys() == state.keys()
+    for name, tensor in state.items():
+        assert torch.equal(tensor, ours[name]), name
+    sittings = vc.load_run(folder).manifest["sittings"]
+    assert [(s["processes"], s["from_epoch"], s["to_epoch"]) for s in sittings] == [(2, 0, 1), (2, 1, 3)]
+
+
 @pytest.mark.slow
-def test_a_killed_worker_ends_the_job_and_the_run_goes_on(tmp_path):
-    """With noise: the run that lost a process in its second epoch ends with the weights of one that did not."""
-    whole = torchrun("command", tmp_path, *RECVAE, tmp_path / "whole")
-    assert whole.returncode == 0 and len(whole.stdout.splitlines()) == 1, whole.stderr
-    result = json.loads(whole.stdout)
-    killed = torchrun("command", tmp_path, *RECVAE, tmp_path / "killed", AILING="dies 30")
+def test_a_killed_worker_ends_the_job_and_the_run_goes_on(whole, tmp_path):
+    """The one that is left says so in one line; the next call ends as if nothing had been."""
+    killed = torchrun("command", tmp_path, *RECVAE, tmp_path / "run", AILING="dies 30")
     ours = [line for line in killed.stderr.splitlines() if line.startswith("process 0 of 2: ")]
     assert killed.returncode != 0 and killed.stdout == ""
-    assert len(ours) == 1 and "--out the same command goes on from the last checkpoint" in ours[0], killed.stderr
-    assert load_tensors(tmp_path / "killed" / "checkpoint.safetensors")[1]["epoch"] == 1
-    again = torchrun("command", tmp_path, *RECVAE, tmp_path / "killed")
-    assert json.loads(again.stdout)["metrics"] == result["metrics"]
-    states = [load_tensors(tmp_path / name / "checkpoint.safetensors")[0] for name in ("whole", "killed")]
-    for name, tensor in states[0].items():
-        assert torch.equal(tensor, states[1][name]), name
-    sittings = vc.load_run(tmp_path / "killed").manifest["sittings"]
-    assert [(s["processes"], s["from_epoch"], s["to_epoch"]) for s in sittings] == [(2, 0, 1), (2, 1, 3)]
+    assert len(ours) == 1 and ours[0].endswith("with --out the same command goes on from the last checkpoint")
+    again = torchrun("command", tmp_path, *RECVAE, tmp_path / "run")
+    check_same_end(whole, again, tmp_path / "run")
+
+
+@pytest.mark.slow
+def test_torchrun_may_start_the_processes_again(whole, tmp_path):
+    """By itself, after one was killed; the new ones must not look for the old ones' addresses."""
+    done = torchrun("command", tmp_path, *RECVAE, tmp_path / "run", restarts=1, AILING="dies 30")
+    assert done.returncode == 0, done.stderr
+    check_same_end(whole, done, tmp_path / "run")
 
 
 @pytest.mark.slow

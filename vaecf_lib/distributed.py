@@ -69,9 +69,7 @@ def shared(device: str | torch.device = "auto") -> Iterator[torch.device]:
     here = _place.get() or launched()
     device = pick_device(device) if here.count == 1 else _device_of(here, device)
     if here.count > 1 and not dist.is_initialized():
-        with _in_step():
-            dist.init_process_group("cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo", timeout=TIMEOUT)
-        atexit.register(lambda: dist.is_initialized() and dist.destroy_process_group())
+        _join(here, "cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo")
     token = _place.set(here)
     try:
         yield device
@@ -87,6 +85,17 @@ def alone() -> Iterator[None]:
         yield
     finally:
         _place.reset(token)
+
+
+def _join(here: Place, backend: str) -> None:
+    """Open the process group of torchrun's processes, to be closed when this one ends."""
+    with _in_step():
+        store, *_ = next(dist.rendezvous("env://", timeout=TIMEOUT))
+        if os.environ["LOCAL_WORLD_SIZE"] == os.environ["WORLD_SIZE"]:
+            # What torchrun starts again on one machine would find the addresses of those that died.
+            store = dist.PrefixStore(os.environ["TORCHELASTIC_RESTART_COUNT"], store)
+        dist.init_process_group(backend, store=store, rank=here.rank, world_size=here.count, timeout=TIMEOUT)
+    atexit.register(lambda: dist.is_initialized() and dist.destroy_process_group())
 
 
 def _device_of(here: Place, device: str | torch.device) -> torch.device:

@@ -378,9 +378,9 @@ def fit(
 
     Raises:
         ConfigError: options out of range or that do not fit, or ``out`` holds a run with other settings, or with a
-            number of epochs that cannot be changed, or is being written.
+            number of epochs that cannot be changed, or is being written; or several processes cannot share the model.
         DataError: a file of the run in ``out`` is damaged, or belongs to another run.
-        TrainingError: the loss became nan or infinite; the last checkpoint is whole.
+        TrainingError: the loss became nan or infinite, or another process is gone; the last checkpoint is whole.
     """
     _check_split(model, split)
     if patience is not None and schedule == "cosine":
