@@ -24,7 +24,7 @@ from .errors import ConfigError, VaecfError
 from .experiment import PROTOCOLS, as_json_ready, assign_settings, cuts_of, run_experiment
 from .lab.cli import app as laboratory
 from .runs import load_run
-from .serving import check_kind, write_lists
+from .serving import OneHistory, check_kind, write_lists
 from .systems import SYSTEMS
 from .tuning import tune as tune_options
 
@@ -317,7 +317,8 @@ def recommend(
         check_kind(out)
     served = load_run(run)
     if history is not None:
-        histories = [name if rating is None else (name, rating) for name, rating in data.read_history(history)]
+        entries = [name if rating is None else (name, rating) for name, rating in data.read_history(history)]
+        histories = OneHistory(str(history), entries)
     lists = served.recommend(_names(users), histories, k, exclude=_names(exclude) or (), only=_names(only))
     if history is not None:
         lists = lists.drop(columns="user")
@@ -356,8 +357,12 @@ def evaluate(
 ) -> None:
     """Evaluate a saved run: on the test part of its own data, or on other data.
 
-    In other data the items are found by their ids.
-    A fifth of what each person has there must be found from the rest.
+    There is no --protocol and no --set: the run knows how `vaecf fit` cut its own data,
+    and another cut of them would ask for what it was trained on.
+
+    In other data the items are found by their ids; ratings below the run's threshold are no clicks.
+    A fifth of what each person has there, or what is_test marks, must be found from the rest.
+    A system that knows its users must find what it has not seen of them.
     """
     served = load_run(run)
     _check_source(dataset, interactions, columns)

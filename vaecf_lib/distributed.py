@@ -14,7 +14,7 @@ from __future__ import annotations
 import atexit
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from contextvars import ContextVar
 from datetime import timedelta
 from typing import Any, NamedTuple, TypeVar
@@ -146,6 +146,14 @@ def by_first(call: Callable[[], T]) -> T:
     if answer[1] is not None:
         raise answer[1]
     return answer[0]
+
+
+@contextmanager
+def entered_by_first(context: AbstractContextManager[None]) -> Iterator[None]:
+    """Enter a context in the first process alone, as one that takes a lock; what it refuses is refused in all."""
+    with ExitStack() as stack:
+        by_first(lambda: stack.enter_context(context))
+        yield
 
 
 def first_then_rest(call: Callable[[], T]) -> T:

@@ -8,16 +8,15 @@ import math
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any, Literal
 
 import torch
-from filelock import FileLock, Timeout
 from torch import Tensor
 
 from . import distributed
-from .checkpoints import BEST, load_tensors, save_model, save_tensors, write_json
+from .checkpoints import BEST, load_tensors, locked, save_model, save_tensors, write_json
 from .data import RowSweep, Split, Sweep
 from .environment import describe, in_kernel, pick_device
 from .errors import ConfigError, DataError, TrainingError, shown
@@ -244,7 +243,7 @@ class Trainer:
             for group in optimiser.param_groups:
                 group["lr"] = phase.lr * 0.5 * (1 + math.cos(math.pi * progress))
         users = len(batch)
-        if users == 0:  # fewer users than processes: anybody's loss, of weight zero, has gradients to be added
+        if users == 0 and distributed.place().count > 1:  # anybody's loss, of weight zero, has gradients to be added
             batch = self.split.train.rows(torch.zeros(1, dtype=torch.int64))
         with mixed, distributed.own_noise(self.steps, self.device):
             loss, terms = phase.loss(batch, progress)
@@ -383,6 +382,8 @@ def fit(
         TrainingError: the loss became nan or infinite, or another process is gone; the last checkpoint is whole.
     """
     _check_split(model, split)
+    if on_epoch is not None and not callable(on_epoch):
+        raise ConfigError(f"fit: on_epoch={shown(on_epoch)}: must be a function of the run so far, or None")
     if patience is not None and schedule == "cosine":
         raise ConfigError(
             f"patience={patience} does not fit schedule='cosine', whose last epochs are meant to be the best: give none"
@@ -407,9 +408,11 @@ def fit(
         "valid_sha256": split.valid and [split.valid.history.sha256, split.valid.targets.sha256],
         "items_sha256": None if split.items is None else split.items.sha256,
     }
-    kept = out is not None
-    with distributed.shared(device) as device, _locked(out) as out, _own_generators(device):
+    folder = None if out is None else Path(out)
+    lock = distributed.entered_by_first(locked(folder, (BEST, CHECKPOINT, MANIFEST, PEOPLE)))
+    with distributed.shared(device) as device, lock, _own_generators(device):
         distributed.check_same(settings)
+        out = folder if distributed.place().rank == 0 else None  # one process writes
         torch.manual_seed(seed)
         trainer = Trainer(model, split, epochs, batch_size, precision, schedule, device, warm_start)
         split = trainer.split
@@ -417,7 +420,7 @@ def fit(
         epochs = epochs if trainer.phases else 0
         goal = epochs if stop_after is None else min(epochs, stop_after)
         extended, new = None, out is not None and not (out / CHECKPOINT).exists()
-        if kept:
+        if folder is not None:
             asked = settings
             settings, extended, run.history, run.best_epoch = distributed.by_first(
                 lambda: _resume(trainer, out, asked, goal, extend)
@@ -432,7 +435,8 @@ def fit(
         if sitting:
             limits = {"epochs": epochs, "stop_after": stop_after, "patience": patience, "extended": extended}
             limits |= describe(device) | {"processes": distributed.place().count}
-            open_sitting(out, settings | {"split": split.source}, trainer.epoch, limits)
+            about = {"run": _key(settings), **settings, "split": split.source}
+            open_sitting(out, about, trainer.epoch, limits)
         progress = progress and distributed.place().rank == 0
         if progress and split.kept is not None and not in_kernel():
             print(split.kept, file=sys.stderr)
@@ -450,7 +454,7 @@ def fit(
             run.history.append(row)
             if _is_best(run.history, metric, lower_is_better):
                 run.best_epoch = trainer.epoch
-                best_state = None if kept else _copy(model)
+                best_state = None if folder is not None else _copy(model)
                 if out is not None:
                     _save_best(run, out, settings)
             if out is not None:
@@ -473,7 +477,7 @@ def fit(
             if sitting:
                 close_sitting(out, trainer.epoch, run.stopped)
             run.manifest = read_manifest(out) or None
-        if kept:
+        if folder is not None:
             best_state = distributed.tensors_of_first(best_state, device)
         if best_state is not None:
             model.load_state_dict(best_state)
@@ -513,43 +517,6 @@ def _is_best(history: list[dict], metric: str, lower_is_better: bool) -> bool:
 
 
 CHECKPOINT = "checkpoint.safetensors"
-
-
-@contextmanager
-def _locked(out: str | Path | None) -> Iterator[Path | None]:
-    """Yield the run's folder, kept from other runs, to the one process that writes it; None to others.
-
-    The lock dies with this process, however that ends.
-
-    Raises:
-        ConfigError: another run has it.
-    """
-    if out is None:
-        yield None
-        return
-    out = Path(out)
-    lock = FileLock(out / ".lock")
-
-    def acquire() -> None:
-        out.mkdir(parents=True, exist_ok=True)
-        try:
-            lock.acquire(timeout=0)
-        except Timeout as error:
-            raise ConfigError(
-                f"{out} is being written by another process: wait for it, or give another folder"
-            ) from error
-
-    distributed.by_first(acquire)
-    try:
-        if distributed.place().rank > 0:
-            yield None
-            return
-        for name in (BEST, CHECKPOINT, MANIFEST, PEOPLE):  # what a process killed while it wrote has left
-            for stale in out.glob(f".{name}.*.tmp"):
-                stale.unlink()
-        yield out
-    finally:
-        lock.release()
 
 
 def _key(settings: dict) -> str:
@@ -597,8 +564,9 @@ def _resume(
     tensors, note = load_tensors(path)
     if "settings" not in note:
         raise DataError(f"{path}: a model, not the checkpoint of a training: put that back, or give another folder")
+    older = DataError(f"{path}: written by an older version, which alone can go on with it: give another folder")
     if "done.epochs" not in tensors:
-        raise DataError(f"{path}: written by an older version, which alone can go on with it: give another folder")
+        raise older
     old, new = note["settings"], settings
     if any(old.get(key) != new[key] for key in ("train_sha256", "valid_sha256", "items_sha256")):
         raise ConfigError(f"{out} holds a run on other data, or on another split of them: give another folder")
@@ -612,6 +580,8 @@ def _resume(
             f"{out} holds a run with other settings ({'; '.join(changed)}): give the same ones to go on with it, "
             "or another folder to train anew"
         )
+    if not {f"model.{name}" for name in trainer.model.state_dict()} <= tensors.keys():
+        raise older
     extended = None
     if trainer.phases:
         if note["epoch"] > goal:

@@ -31,7 +31,8 @@ class Clicks(nn.Module):
         """
         if train.values is not None and self.name != "multinomial":
             raise ConfigError(
-                f"likelihood={self.name!r} is a model of clicks, not of ratings: use the strong or weak protocol"
+                f"likelihood={self.name!r} is a model of clicks, not of ratings: use the strong or weak protocol, or "
+                "time or leave-one-out with ratings=false"
             )
 
     def on_scale(self, logits: Tensor, batch: Batch) -> Tensor:
