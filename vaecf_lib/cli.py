@@ -7,16 +7,19 @@ import json
 import os
 import re
 import shlex
+import signal
 import sys
 import textwrap
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from . import data, environment
+from . import data, distributed, environment
 from .errors import ConfigError, VaecfError
 from .experiment import PROTOCOLS, as_json_ready, assign_settings, cuts_of, run_experiment
 from .lab.cli import app as laboratory
@@ -185,22 +188,27 @@ def fit(
     given = _settings(settings)
     if patience is None:
         patience = 0 if given.get("schedule") == "cosine" else PATIENCE
-    log, protocol = _load(model, dataset, interactions, columns, protocol, given)
-    result, estimates = run_experiment(
-        model,
-        log,
-        protocol,
-        epochs=epochs,
-        seed=seed,
-        device=device,
-        batch_size=batch_size,
-        metrics=None if metrics is None else tuple(metrics.split(",")),
-        settings=given,
-        out=out,
-        patience=patience or None,
-        extend=extend,
-        refit=refit,
-    )
+    with distributed.shared(device):
+        log, protocol = distributed.first_then_rest(
+            lambda: _load(model, dataset, interactions, columns, protocol, given)
+        )
+        result, estimates = run_experiment(
+            model,
+            log,
+            protocol,
+            epochs=epochs,
+            seed=seed,
+            device=device,
+            batch_size=batch_size,
+            metrics=None if metrics is None else tuple(metrics.split(",")),
+            settings=given,
+            out=out,
+            patience=patience or None,
+            extend=extend,
+            refit=refit,
+        )
+    if distributed.launched().rank > 0:
+        return
     if as_json:
         typer.echo(json.dumps(result))
     else:
@@ -392,6 +400,33 @@ def _line(error: Exception) -> str | None:
     return None
 
 
+@contextmanager
+def _among_others(rank: int, count: int) -> Iterator[None]:
+    """Be one of several processes inside, if there are: what is said the first says, and each says why it ends.
+
+    Raises:
+        ConfigError: the command does not share its work.
+    """
+    if count == 1:
+        yield
+        return
+    if sys.argv[1] != "fit":
+        raise ConfigError(
+            f"only `vaecf fit` shares its work among processes: run `vaecf {sys.argv[1]}` without torchrun"
+        )
+    if rank > 0:
+        warnings.simplefilter("ignore")
+
+    def stop(*_) -> None:  # torchrun ends those that are left when one has failed
+        raise typer.Abort
+
+    signal.signal(signal.SIGTERM, stop)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)  # this one has an end, and a line, of its own
+
+
 def main() -> None:
     """Run the command line; expected errors end in one line and exit code 2."""
     warnings.simplefilter("always", UserWarning)  # each in one line, whatever the interpreter's filters
@@ -399,16 +434,19 @@ def main() -> None:
     if len(sys.argv) == 1:
         sys.argv.append("--help")
     environment.command = shlex.join(["vaecf", *sys.argv[1:]])
+    rank, count = distributed.launched()
+    prefix = f"process {rank} of {count}: " if count > 1 else ""
     try:
-        code = app(standalone_mode=False)
+        with _among_others(rank, count):
+            code = app(standalone_mode=False)
     except typer.Abort:  # Ctrl-C
-        print("stopped: with --out the same command goes on from the last checkpoint", file=sys.stderr)
+        print(f"{prefix}stopped: with --out the same command goes on from the last checkpoint", file=sys.stderr)
         sys.exit(130)
     except Exception as error:
         line = _line(error)
         if line is None:
             raise
-        print(f"error: {line}", file=sys.stderr)
+        print(f"{prefix}error: {line}", file=sys.stderr)
         sys.exit(2)
     finally:
         environment.command = None

@@ -9,7 +9,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from . import data
+from . import data, distributed
 from .checkpoints import write_json
 from .data import RatingLog, Split
 from .errors import ConfigError
@@ -173,12 +173,14 @@ def run_experiment(
         "batch_size": batch_size,
         "settings": settings or {},
     }
-    if out is not None:
+    writes = out is not None and distributed.place().rank == 0
+    if writes:
         write_json(out / "result.json", result)
     if refit:
         result["refit"] = _refit(log, split, slug, of_model, out, run.best_epoch, training | of_fit)
+    if refit and writes:
         write_json(out / "result.json", result)
-    elif out is not None and (out / REFIT).exists():
+    elif writes and (out / REFIT).exists():
         done = read_manifest(out / REFIT).get("sittings", [{}])[-1].get("to_epoch")
         if done != run.best_epoch:
             warnings.warn(f"{out / REFIT} is of epoch {done}, and {run.best_epoch} is the best now: add --refit")
@@ -191,11 +193,12 @@ def _refit(
     """Train a system on all that ``split`` kept for ``best_epoch`` epochs, keep it in ``out``'s own folder for that."""
     everything = data.refit_split(log, split)
     # The folder has its name only while it is whole: nobody is served by a system that is half trained.
-    part = out / f"{REFIT}.part"
-    if (out / REFIT).exists():
+    part, writes = out / f"{REFIT}.part", distributed.place().rank == 0
+    if writes and (out / REFIT).exists():
         (out / REFIT).rename(part)
     run = fit(build(slug, everything.n_items, **of_model), everything, out=part, stop_after=best_epoch, **training)
-    part.rename(out / REFIT)
+    if writes:
+        part.rename(out / REFIT)
     return {
         "folder": REFIT,
         "epochs": len(run.history),

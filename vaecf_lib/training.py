@@ -15,6 +15,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
+from . import distributed
 from .checkpoints import BEST, load_tensors, locked, save_model, save_tensors, write_json
 from .data import RowSweep, Split, Sweep
 from .environment import describe, in_kernel, pick_device
@@ -149,9 +150,11 @@ class Trainer:
         self.epoch, self.steps = 0, 0
         self._batch_number = 0
         self._unchecked: list[tuple[int, int, str, Tensor]] = []
+        distributed.check_phases(model.slug, self.phases)
+        self.follow_first()
 
     def _sweep(self, number: int) -> Sweep:
-        return self.phases[number].sweep or RowSweep(self.split.train)
+        return self.phases[number].sweep or RowSweep(self.split.train, share=distributed.place())
 
     def _groups(self) -> list[list[int]]:
         """Return the phases' numbers in order, neighbours with per="batch", which interleave, in one group."""
@@ -214,7 +217,8 @@ class Trainer:
             for name, value in self.step(batch, number).items():
                 sums[prefix + name] = sums.get(prefix + name, 0.0) + value * len(batch)
                 weights[prefix + name] = weights.get(prefix + name, 0) + len(batch)
-        means = {name: float(value) / weights[name] for name, value in sums.items()}
+        sums, weights = distributed.sums(sums, self.device), distributed.sums(weights, self.device)
+        means = {name: float(value) / float(weights[name]) for name, value in sums.items()}
         return {"loss": sum(v for n, v in means.items() if n.split("/")[-1] == "loss"), **means}
 
     def step(self, batch: Any, phase: int = 0) -> dict[str, Tensor | float]:
@@ -224,6 +228,8 @@ class Trainer:
             batch: from :meth:`updates`, or any that the phase's loss reads: of users, ``split.train.rows(…)``.
             phase: which of ``phases``, counted from 0. How the phases of a model take turns, and what is called
                 ``after`` each, :meth:`updates` knows.
+
+        Among several processes the batch is this one's part of the update, and so are loss and terms.
 
         Raises:
             TrainingError: the loss is not finite (on a GPU it is looked at every 50 updates).
@@ -236,14 +242,19 @@ class Trainer:
         if self.schedule == "cosine":
             for group in optimiser.param_groups:
                 group["lr"] = phase.lr * 0.5 * (1 + math.cos(math.pi * progress))
-        with mixed:
+        users = len(batch)
+        if users == 0 and distributed.place().count > 1:  # anybody's loss, of weight zero, has gradients to be added
+            batch = self.split.train.rows(torch.zeros(1, dtype=torch.int64))
+        with mixed, distributed.own_noise(self.steps, self.device):
             loss, terms = phase.loss(batch, progress)
-        self._unchecked.append((self.steps, self._batch_number, phase.name, loss.detach()))
+        part, whole = distributed.part_of_loss(loss, users)
+        self._unchecked.append((self.steps, self._batch_number, phase.name, whole))
         if self.device.type == "cpu" or len(self._unchecked) >= 50:  # on a GPU each look would wait for the device
             self._check_finite()
         # Phases may share weights (an adversary's gradients pass through the generator): clear only our own.
         optimiser.zero_grad(set_to_none=True)
-        loss.backward()
+        part.backward()
+        distributed.add_gradients(p for group in optimiser.param_groups for p in group["params"])
         optimiser.step()
         self.steps += 1
         terms = {"loss": loss, **terms}
@@ -279,6 +290,11 @@ class Trainer:
             tensors["rng.cuda"] = torch.cuda.get_rng_state(self.device)
         return tensors
 
+    def follow_first(self) -> None:
+        """Take over the state of the first process, if there are several."""
+        if distributed.place().count > 1:
+            self.load_state(distributed.tensors_of_first(self.state(), self.device))
+
     def load_state(self, tensors: dict[str, Tensor]) -> None:
         """Take over a state of :meth:`state`, of the same model and split."""
         groups: dict[str, dict] = {}
@@ -294,9 +310,9 @@ class Trainer:
                 if int(phase) == i:
                     states.setdefault(int(parameter), {})[key] = tensor
             optimiser.load_state_dict({"state": states, "param_groups": optimiser.state_dict()["param_groups"]})
-        torch.set_rng_state(groups["rng"]["cpu"])
+        torch.set_rng_state(groups["rng"]["cpu"].cpu())
         if "cuda" in groups["rng"]:
-            torch.cuda.set_rng_state(groups["rng"]["cuda"], self.device)
+            torch.cuda.set_rng_state(groups["rng"]["cuda"].cpu(), self.device)
 
 
 @checked
@@ -327,11 +343,14 @@ def fit(
     A training may stop early (``patience``, ``on_epoch``, ``stop_after``); none of these changes what an epoch does. A
     run that stopped, called again with the same folder and without what stopped it, goes on as if it never had.
 
+    Several processes (``torchrun``, or a process group of your own) share the users of each batch, unless ``fit`` is
+    called inside of :func:`~vaecf_lib.distributed.alone`; all of them must call it alike.
+
     Args:
         model: any ``Model``; it is trained in place.
         split: from one of the split functions. Without a validation part the last epoch is kept.
         epochs: passes over the training users; 0 only prepares the model.
-        batch_size: users per update.
+        batch_size: users per update, of all processes together.
         seed: of the weights, the order of users and all noise.
         device: "auto" (cuda, mps, cpu) or a torch device; the model stays there.
         out: folder for the run. A checkpoint is written after each epoch; if the folder holds one of the same
@@ -351,16 +370,16 @@ def fit(
         patience: stop after so many validations in a row without a new best. Not under schedule="cosine", whose last
             epochs are meant to be the best; nothing without a validation part.
         on_epoch: called after every epoch, validated and kept, with the run so far; if it returns true, training stops.
-            What it draws from torch's generators does not change the training.
+            What it draws from torch's generators does not change the training. Of several processes the first calls it.
         stop_after: make only the first so many of the epochs: a training whose best epoch is known is repeated so.
         extend: go on with a run of fewer epochs even if an unbroken run would be another: what is annealed is held at
             its last value. The manifest says so.
 
     Raises:
         ConfigError: options out of range or that do not fit, or ``out`` holds a run with other settings, or with a
-            number of epochs that cannot be changed, or is being written.
+            number of epochs that cannot be changed, or is being written; or several processes cannot share the model.
         DataError: a file of the run in ``out`` is damaged, or belongs to another run.
-        TrainingError: the loss became nan or infinite; the last checkpoint is whole.
+        TrainingError: the loss became nan or infinite, or another process is gone; the last checkpoint is whole.
     """
     _check_split(model, split)
     if on_epoch is not None and not callable(on_epoch):
@@ -374,8 +393,6 @@ def fit(
     lower_is_better = parse_metric(metric).lower_is_better
     if split.valid is not None:
         check_metrics(model, split.valid, (metric,))
-    device = pick_device(device)
-    out = None if out is None else Path(out)
     settings = {
         "model": model.slug,
         "config": model.config,
@@ -391,7 +408,11 @@ def fit(
         "valid_sha256": split.valid and [split.valid.history.sha256, split.valid.targets.sha256],
         "items_sha256": None if split.items is None else split.items.sha256,
     }
-    with locked(out, (BEST, CHECKPOINT, MANIFEST, PEOPLE)), _own_generators(device):
+    folder = None if out is None else Path(out)
+    lock = distributed.entered_by_first(locked(folder, (BEST, CHECKPOINT, MANIFEST, PEOPLE)))
+    with distributed.shared(device) as device, lock, _own_generators(device):
+        distributed.check_same(settings)
+        out = folder if distributed.place().rank == 0 else None  # one process writes
         torch.manual_seed(seed)
         trainer = Trainer(model, split, epochs, batch_size, precision, schedule, device, warm_start)
         split = trainer.split
@@ -399,8 +420,13 @@ def fit(
         epochs = epochs if trainer.phases else 0
         goal = epochs if stop_after is None else min(epochs, stop_after)
         extended, new = None, out is not None and not (out / CHECKPOINT).exists()
-        if out is not None:
-            settings, extended = _resume(trainer, run, out, settings, goal, extend)
+        if folder is not None:
+            asked = settings
+            settings, extended, run.history, run.best_epoch = distributed.by_first(
+                lambda: _resume(trainer, out, asked, goal, extend)
+            )
+            trainer.epochs = settings["epochs"]
+            trainer.follow_first()
         run.settings = settings
         if out is not None:
             save_people(run, out)
@@ -408,8 +434,10 @@ def fit(
         sitting = out is not None and (new or (trainer.epoch < goal and run.stopped is None))
         if sitting:
             limits = {"epochs": epochs, "stop_after": stop_after, "patience": patience, "extended": extended}
+            limits |= describe(device) | {"processes": distributed.place().count}
             about = {"run": _key(settings), **settings, "split": split.source}
-            open_sitting(out, about, trainer.epoch, limits | describe(device))
+            open_sitting(out, about, trainer.epoch, limits)
+        progress = progress and distributed.place().rank == 0
         if progress and split.kept is not None and not in_kernel():
             print(split.kept, file=sys.stderr)
         bar = _Progress(goal, trainer.epoch, progress)
@@ -426,7 +454,7 @@ def fit(
             run.history.append(row)
             if _is_best(run.history, metric, lower_is_better):
                 run.best_epoch = trainer.epoch
-                best_state = None if out is not None else _copy(model)
+                best_state = None if folder is not None else _copy(model)
                 if out is not None:
                     _save_best(run, out, settings)
             if out is not None:
@@ -434,8 +462,7 @@ def fit(
             bar.update(trainer.epoch, row, metric)
             stop = False
             if on_epoch is not None:
-                with _own_generators(device):
-                    stop = on_epoch(run)
+                stop = distributed.by_first(lambda: _ask(on_epoch, run, device))
             if trainer.epoch < goal:
                 run.stopped = "on_epoch asked for it" if stop else _out_of_patience(run, patience)
         if run.stopped is None and trainer.epoch < epochs:
@@ -450,6 +477,8 @@ def fit(
             if sitting:
                 close_sitting(out, trainer.epoch, run.stopped)
             run.manifest = read_manifest(out) or None
+        if folder is not None:
+            best_state = distributed.tensors_of_first(best_state, device)
         if best_state is not None:
             model.load_state_dict(best_state)
     model.eval()
@@ -459,6 +488,12 @@ def fit(
 def _own_generators(device: torch.device) -> AbstractContextManager:
     """Leave torch's generators as they were found."""
     return torch.random.fork_rng(devices=[device] if device.type == "cuda" else [])
+
+
+def _ask(on_epoch: Callable[[Run], bool | None], run: Run, device: torch.device) -> bool:
+    """Return whether the callback wants the training to stop; it runs in one process, and draws what it likes."""
+    with distributed.alone(), _own_generators(device):
+        return bool(on_epoch(run))
 
 
 def _out_of_patience(run: Run, patience: int | None) -> str | None:
@@ -512,18 +547,20 @@ def _save(trainer: Trainer, run: Run, out: Path, settings: dict) -> None:
     save_tensors(out / CHECKPOINT, trainer.state(), note)
 
 
-def _resume(trainer: Trainer, run: Run, out: Path, settings: dict, goal: int, extend: bool) -> tuple[dict, str | None]:
+def _resume(
+    trainer: Trainer, out: Path, settings: dict, goal: int, extend: bool
+) -> tuple[dict, str | None, list[dict], int]:
     """Take over the checkpoint in ``out``, if there is one of the same settings, to go on to ``goal`` epochs.
 
     Returns:
-        The settings that the run was begun with, whose ``epochs`` the schedule runs over; and, if these are other than
-        asked for now, in words from how many epochs the run is extended.
+        The settings that the run was begun with, whose ``epochs`` the schedule runs over; if these are other than
+        asked for now, in words from how many epochs the run is extended; the history and the best epoch so far.
     """
     path = out / CHECKPOINT
     if not path.exists():
         if (out / BEST).exists() and load_tensors(out / BEST)[1].get("run") != _key(settings):
             raise ConfigError(f"{out} holds {BEST} of another run, without its {CHECKPOINT}: give another folder")
-        return settings, None
+        return settings, None, [], 0
     tensors, note = load_tensors(path)
     if "settings" not in note:
         raise DataError(f"{path}: a model, not the checkpoint of a training: put that back, or give another folder")
@@ -554,10 +591,8 @@ def _resume(trainer: Trainer, run: Run, out: Path, settings: dict, goal: int, ex
             )
         extended = _extension(trainer.model, note, new["epochs"], extend, out)
     _load_best(out, old)
-    trainer.epochs = old["epochs"]
     trainer.load_state(tensors)
-    run.history, run.best_epoch = note["history"], note["best_epoch"]
-    return old, extended
+    return old, extended, note["history"], note["best_epoch"]
 
 
 def _extension(model: Model, note: dict, epochs: int, extend: bool, out: Path) -> str | None:

@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from . import distributed
 from .checkpoints import locked, write_json
 from .data import RatingLog, Split
 from .environment import pick_device
@@ -237,6 +238,7 @@ def _train(
 
 
 @checked
+@distributed.alone()
 def tune(
     slug: str,
     log: RatingLog,

@@ -75,8 +75,8 @@ class AWAE(LikelihoodModel):
         return loss, {"distortion": distortion, "mmd": discrepancy, "l1": norm}
 
     def phases(self) -> list[Phase]:
-        """One phase over all weights."""
-        return [Phase("all", list(self.parameters()), self.loss, lr=self.config["lr"])]
+        """One phase over all weights; the discrepancy is one of the whole batch."""
+        return [Phase("all", list(self.parameters()), self.loss, lr=self.config["lr"], by_user=False)]
 
     def scores(self, batch: Batch) -> Tensor:
         """Return the logits, (B, n_items)."""
