@@ -138,3 +138,62 @@ def test_training_of_a_large_catalogue_gives_the_same_model(planted_split, monke
     monkeypatch.setattr(output, "KEPT_BYTES", 70 * 4 * planted_split.n_items)
     parts = vc.fit(vc.build("mult-vae", planted_split.n_items, hidden=8, latent_dim=4), planted_split, **fit)
     assert parts.history[0]["loss"] == pytest.approx(whole.history[0]["loss"], rel=1e-5)
+
+
+def test_sampling_with_all_items_in_turn_is_exact(monkeypatch):
+    """The estimate with every item drawn once, equally likely, is the log-probability itself, gradients included."""
+    layer, h, batch, _ = case()
+    monkeypatch.setattr(torch, "multinomial", lambda chances, n, replacement: torch.arange(n).flip(0))
+    estimate = layer.sampled_log_prob(h, batch, torch.ones(N_ITEMS, dtype=torch.float64), N_ITEMS)
+    exact = layer.log_prob(h, batch, "multinomial")
+    torch.testing.assert_close(estimate, exact, rtol=1e-9, atol=1e-9)
+    of = (h, layer.weight, layer.bias)
+    for ours, theirs in zip(gradients(estimate, *of), gradients(exact, *of), strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=1e-9, atol=1e-9)
+
+
+def test_the_sampled_normaliser_is_right_on_average():
+    """With unequal chances and repeats: the mean of the estimated normaliser, not of its log, is the normaliser."""
+    layer, h, batch, x = case(values=True)
+    chances = torch.linspace(1, 5, N_ITEMS, dtype=torch.float64)
+    torch.manual_seed(0)
+    with torch.no_grad():
+        exact = layer.log_prob(h, batch, "multinomial")
+        estimates = torch.stack([layer.sampled_log_prob(h, batch, chances, 40) for _ in range(3000)])
+        times = x.sum(1)
+        some = times > 0
+        ratio = ((exact - estimates)[:, some] / times[some]).exp()  # estimated / true normaliser
+    error = ratio.std(0) / len(ratio) ** 0.5
+    assert ((ratio.mean(0) - 1).abs() < 4 * error).all() and (error > 1e-6).all()
+    log_is_low = (estimates.mean(0) - exact)[some] / (estimates.std(0) / len(estimates) ** 0.5)[some]
+    assert log_is_low.mean() > 2, "of its log the estimate is too small on average"
+
+
+def test_sampling_draws_in_training_only_and_by_popularity(planted_split):
+    model = vc.build("mult-vae", planted_split.n_items, hidden=8, latent_dim=4, n_sampled=64, dropout=0.0, beta=0.0)
+    run = vc.fit(model, planted_split, epochs=1, device="cpu", progress=False)
+    assert torch.equal(model.likelihood.chances, planted_split.train.item_counts + 1.0)
+    batch, z = planted_split.train.rows(torch.arange(20)), torch.zeros(20, 4)
+    exact = model.likelihood.log_prob(model.decode(z), batch)
+    torch.testing.assert_close(model.log_prob(z, batch), exact)
+    assert not torch.allclose(model.train().log_prob(z, batch), exact, rtol=1e-4)
+    assert run.history[0]["loss"] > 0
+
+
+def test_sampling_is_for_the_multinomial():
+    with pytest.raises(vc.ConfigError, match="n_sampled=5 is for likelihood='multinomial'"):
+        vc.build("recvae", 40, likelihood="n_choose_k", n_sampled=5)
+    with pytest.raises(vc.ConfigError, match="n_sampled=5 is for likelihood='multinomial'"):
+        vc.build("mult-vae", 40, likelihood="gaussian", n_sampled=5)
+
+
+@pytest.mark.slow
+def test_sampling_learns_the_planted_world(planted_split):
+    """As many draws as there are items give nearly the ranking that all items give; fewer are biased."""
+    found = {}
+    for n_sampled in (None, planted_split.n_items):
+        model = vc.build("mult-vae", planted_split.n_items, n_sampled=n_sampled)
+        vc.fit(model, planted_split, epochs=15, seed=0, device="cpu", progress=False)
+        found[n_sampled] = vc.evaluate(model, planted_split.test, ("ndcg@100",))["ndcg@100"].mean
+    exact, sampled = found.values()
+    assert sampled > exact - 0.02

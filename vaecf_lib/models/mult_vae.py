@@ -28,6 +28,8 @@ class MultVAE(LikelihoodModel):
         likelihood: "multinomial", "bernoulli" or "n_choose_k" (chapter 3); or "gaussian", which makes the model one
             of ratings: squared error on the observed entries.
         lr: Adam's learning rate.
+        n_sampled: items drawn at each update to estimate the multinomial's normaliser, for very large catalogues; None:
+            all items, exactly.
     """
 
     slug = "mult-vae"
@@ -43,9 +45,10 @@ class MultVAE(LikelihoodModel):
         dropout: float = 0.5,
         likelihood: Likelihood = "multinomial",
         lr: float = 1e-3,
+        n_sampled: int | None = None,
     ):
         super().__init__(n_items)
-        self.use_likelihood(likelihood)
+        self.use_likelihood(likelihood, n_sampled)
         self.encoder = GaussianEncoder(n_items, hidden, latent_dim, dropout)
         self.decoder = MLPDecoder(latent_dim, hidden, n_items)
         self.reset_parameters()
@@ -118,6 +121,8 @@ class MultDAE(LikelihoodModel):
             applied as Adam's coupled weight decay 2 lambda, which has the same gradient.
         likelihood: "multinomial", "bernoulli" or "n_choose_k"; or "gaussian", which makes the model one of ratings.
         lr: Adam's learning rate.
+        n_sampled: items drawn at each update to estimate the multinomial's normaliser, for very large catalogues; None:
+            all items, exactly.
     """
 
     slug = "mult-dae"
@@ -131,9 +136,10 @@ class MultDAE(LikelihoodModel):
         penalty: float = 0.01 / 500,
         likelihood: Likelihood = "multinomial",
         lr: float = 1e-3,
+        n_sampled: int | None = None,
     ):
         super().__init__(n_items)
-        self.use_likelihood(likelihood)
+        self.use_likelihood(likelihood, n_sampled)
         self.input = SparseInput(n_items, latent_dim, dropout)
         self.output = ItemLayer(latent_dim, n_items)
         self.reset_parameters()

@@ -50,6 +50,8 @@ class RecVAE(LikelihoodModel):
         dropout: share of the input hidden while the encoder is trained.
         likelihood: "multinomial", "bernoulli" or "n_choose_k"; "gaussian" for ratings.
         lr: Adam's learning rate, of either optimiser.
+        n_sampled: items drawn at each update to estimate the multinomial's normaliser, for very large catalogues; None:
+            all items, exactly.
     """
 
     slug = "recvae"
@@ -75,9 +77,10 @@ class RecVAE(LikelihoodModel):
         dropout: float = 0.5,
         likelihood: Likelihood = "multinomial",
         lr: float = 5e-4,
+        n_sampled: int | None = None,
     ):
         super().__init__(n_items)
-        self.use_likelihood(likelihood)
+        self.use_likelihood(likelihood, n_sampled)
         if clean_decoder and not alternating:
             raise ConfigError(
                 "recvae: clean_decoder needs alternating training: the encoder sees the decoder's input otherwise"

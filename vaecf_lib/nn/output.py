@@ -130,5 +130,44 @@ class ItemLayer(nn.Linear):
             check_binary(clicks)
         return _ItemLogProb.apply(h, *self._weights(frozen), clicks, likelihood, KEPT_BYTES)
 
+    def sampled_log_prob(self, h: Tensor, x, chances: Tensor, n_sampled: int, frozen: bool = False) -> Tensor:
+        """Return an estimate of the multinomial's log p(x | logits of h), (B,), from some of the items.
+
+        Sampled softmax with the log-Q correction (Jean et al. 2015, section 3): the sum in the normaliser is exact
+        over the user's own items; for all others together it is a mean over ``n_sampled`` items drawn with
+        ``chances`` q, the same for the whole batch, of exp(eta_j) / q_j, his own left out. Its mean is the
+        normaliser; of its log, which is too small on average, the bias is of order 1 / n_sampled.
+
+        Args:
+            h: (B, d).
+            x: clicks, a (B, n_items) tensor or a :class:`~vaecf_lib.data.Batch`.
+            chances: (n_items,) weights to draw items with, in proportion.
+            n_sampled: draws, with repeats.
+            frozen: as for :meth:`log_prob`.
+        """
+        rows, items, counts, values = clicks_of(h, x)
+        drawn = torch.multinomial(chances, n_sampled, replacement=True)
+        weight, bias = self._weights(frozen)
+        # One look-up for both, so that there is one gradient of the table's size.
+        some_weights, some_biases = weight[torch.cat([drawn, items])], bias[torch.cat([drawn, items])]
+        own = (h[rows] * some_weights[n_sampled:]).sum(-1) + some_biases[n_sampled:]
+        others = torch.addmm(some_biases[:n_sampled], h, some_weights[:n_sampled].T)
+        others = others - (n_sampled * chances[drawn] / chances.sum()).log()
+        others[_places(drawn, rows, items)] = -torch.inf
+        top = others.detach().amax(-1).scatter_reduce(0, rows, own.detach(), "amax")
+        total = (others - top[:, None]).exp().sum(-1).index_add(0, rows, (own - top[rows]).exp())
+        observed = torch.zeros_like(top).index_add(0, rows, own if values is None else own * values)
+        return observed - counts * (total.log() + top)
+
     def _weights(self, frozen: bool) -> tuple[Tensor, Tensor]:
         return (self.weight.detach(), self.bias.detach()) if frozen else (self.weight, self.bias)
+
+
+def _places(drawn: Tensor, rows: Tensor, items: Tensor) -> tuple[Tensor, Tensor]:
+    """Return (row, place in ``drawn``) wherever a row's own item was drawn; ``drawn`` (m,), rows and items (n,)."""
+    ascending, order = drawn.sort()
+    first, last = (torch.searchsorted(ascending, items, right=right) for right in (False, True))
+    times = last - first
+    which = torch.arange(len(items), device=items.device).repeat_interleave(times)
+    nth = torch.arange(len(which), device=items.device) - (times.cumsum(0) - times)[which]
+    return rows[which], order[first[which] + nth]
