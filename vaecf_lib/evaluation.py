@@ -21,6 +21,7 @@ from .options import checked
 RATING = ("rmse", "mae")
 OVER_LISTS = ("coverage", "gini")  # one number for all lists together, not a mean over users
 LIKED = 3.0
+SCORES_BYTES = 2**28  # of a batch: 3,300 users of 20,108 items; of a million items, 67
 
 
 class Metric(NamedTuple):
@@ -229,6 +230,7 @@ def _measure(
     rates = not all(metric.ranks for metric in parsed.values())
     rates = rates and heldout.history.values is not None and heldout.history.nnz > 0
     limits = (heldout.history.values.min(), heldout.history.values.max()) if rates else (-math.inf, math.inf)
+    batch_size = min(batch_size, max(1, SCORES_BYTES // (4 * model.n_items)))
     rank, count = distributed.place()
     for history in heldout.history.batches(batch_size, order=scored[rank::count]):
         targets, users = heldout.targets.rows(history.users), history.users.cpu()
