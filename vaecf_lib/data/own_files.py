@@ -9,6 +9,7 @@ import zlib
 from array import array
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping
+from functools import partial
 from itertools import count, islice
 from operator import itemgetter
 from pathlib import Path
@@ -17,6 +18,7 @@ import numpy as np
 
 from ..errors import DataError, counted
 from .columns import Column, Table, as_number, find_columns
+from .plain_text import NotPlainError, read_plain
 from .ratings import RatingLog
 
 _SEPARATORS = {".csv": ",", ".tsv": "\t", ".csv.gz": ",", ".tsv.gz": "\t"}
@@ -109,6 +111,10 @@ def _read_text(path: Path, separator: str, given: Mapping[str, str]) -> tuple[li
             for column, (at, code_of, codes) in columns.items()
         }
 
+    try:
+        return header, read_plain(partial(_open, path), separator, header, wanted)
+    except NotPlainError:  # quotes, or a trouble that the readers below find again and name
+        pass
     try:
         return header, coded(_blocks(path, separator, len(header)))
     except (csv.Error, UnicodeDecodeError):  # name the line, or find that only blank lines follow

@@ -126,8 +126,8 @@ def what_is_kept(log: RatingLog, liked: RatingLog, users: np.ndarray, threshold:
     """Count what is left of ``log``: the entries in ``liked`` of ``users``; warn where hardly anything is, or all."""
     scale = None if log.rating is None else (float(log.rating.min()), float(log.rating.max()))
     kept = Kept(
-        ratings=(int(np.isin(liked.user, users).sum()), len(log)),
-        users=(len(users), len(np.unique(log.user))),
+        ratings=(int(np.bincount(liked.user, minlength=log.n_users)[users].sum()), len(log)),
+        users=(len(users), int(np.count_nonzero(np.bincount(log.user)))),
         threshold=None if scale is None else threshold,
         min_items=max(min_items, 1),
         scale=scale,
