@@ -1,4 +1,4 @@
-"""Seconds (of the clock and of the processor) and peak memory from a ratings.csv of ML-20M's size and layout to a split by the strong protocol.
+"""Seconds and peak memory from a ratings.csv of ML-20M's size and layout to a split by the strong protocol.
 
 ``python benchmarks/preprocessing.py [--rows N] [--folder DIR] [--out FILE]`` writes a synthetic ``ratings.csv`` (sorted
 by user and film as the real one is, and once more with its lines shuffled) and ``movies.csv``, and reads them as the

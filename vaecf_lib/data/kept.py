@@ -1,7 +1,8 @@
 """Logs that were read before, kept as numbers, so that large files are not read as text again.
 
-They lie in the folder that ``VAECF_CACHE`` names (default: ``logs`` in the platform's cache folder); ``VAECF_CACHE=off``
-keeps none. The folder may be emptied or deleted at any time. It holds the last ten logs of files of 8 MB and more.
+They lie in the folder that ``VAECF_CACHE`` names (default: ``logs`` in the platform's cache folder, ~/.cache/vaecf on
+Linux); ``VAECF_CACHE=off`` keeps none. The folder may be emptied or deleted at any time. It holds the last ten logs of
+files of 8 MB and more.
 """
 
 from __future__ import annotations

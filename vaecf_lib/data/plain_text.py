@@ -46,17 +46,21 @@ def _edges(block: bytes, separator: str, n_columns: int) -> np.ndarray:
     return edges
 
 
-def _coded(words: np.ndarray, start: np.ndarray, length: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Return each field's place among the distinct ones, in the order of the file, and the first row of each of these.
+def _coded(words: np.ndarray, start: np.ndarray, length: np.ndarray) -> tuple[np.ndarray, list[str]]:
+    """Return each field's place among the distinct ones, and these in the order of the file.
 
     ``words`` the eight bytes from every byte on · ``start``, ``length`` (rows,) of the fields.
     """
-    codes = np.zeros(len(start), dtype=np.int64)
-    for offset in range(0, int(length.max()), 8):
+    codes, of_field = None, []
+    for offset in range(0, max(int(length.max()), 1), 8):
         # No field holds a zero byte, so that zeros behind its end tell its length.
-        part, distinct = pd.factorize(words[start + offset] & _FIRST_BYTES[np.clip(length - offset, 0, 8)])
-        codes = part if offset == 0 else pd.factorize(codes * len(distinct) + part)[0]
-    return codes, np.flatnonzero(np.diff(np.maximum.accumulate(codes), prepend=-1))
+        word = words[start + offset] & _FIRST_BYTES[np.clip(length - offset, 0, 8)]
+        part, distinct = pd.factorize(word)
+        codes = part if codes is None else pd.factorize(codes * len(distinct) + part)[0]
+        of_field.append(word)
+    first = np.flatnonzero(np.diff(np.maximum.accumulate(codes), prepend=-1))
+    fields = np.stack([word[first] for word in of_field], axis=1).view(f"S{8 * len(of_field)}")
+    return codes, b"\n".join(fields.ravel().tolist()).decode().split("\n")
 
 
 def _whole_numbers(text: np.ndarray, start: np.ndarray, length: np.ndarray) -> np.ndarray | None:
@@ -105,9 +109,8 @@ def _read(
                         raise NotPlainError
                     parts[column].append(numbers)
                     continue
-                codes, first = _coded(words, start, length)
-                fields = (block[a:b].decode().strip() for a, b in zip(start[first], stop[first], strict=True))
-                known = np.fromiter(map(code_of[column].__getitem__, fields), np.int64, len(first))
+                codes, fields = _coded(words, start, length)
+                known = np.fromiter(map(code_of[column].__getitem__, map(str.strip, fields)), np.int64, len(fields))
                 parts[column].append(narrow(known)[codes])
     if not parts["user"]:
         raise NotPlainError
@@ -126,7 +129,7 @@ def read_plain(
 ) -> dict[str, Column]:
     """Return the columns of a delimited UTF-8 file as text without spaces around it, or whole timestamps as numbers.
 
-    ``open_file`` opens it in bytes, the line ``header`` (n_columns,) first · ``wanted`` the place of each column to read.
+    ``open_file`` opens it in bytes, the line ``header`` first · ``wanted`` place of each column to read.
 
     Raises:
         NotPlainError: the file is not plain.

@@ -41,7 +41,7 @@ def _number_ids(found: Column, untyped: bool) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _repeated(log: RatingLog, keep: str) -> np.ndarray | None:
-    """Return (n,) which entries repeat the (user, item) pair of the one to ``keep``, "first" or "last"; None if none."""
+    """Return (n,) which entries repeat a pair of which the "first" or "last" is to ``keep``; None if there are none."""
     pair = log.user * log.n_items + log.item
     if (pair[1:] > pair[:-1]).all():  # most files are sorted
         return None

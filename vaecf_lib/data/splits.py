@@ -290,8 +290,9 @@ def split_strong(
     shuffled = users[np.random.RandomState(seed).permutation(len(users))]
     groups = [np.sort(group) for group in np.split(shuffled, [len(users) - 2 * n_heldout, len(users) - n_heldout])]
 
-    in_train = np.isin(log.user, groups[0])
-    item_index = np.unique(log.item[in_train])
+    in_train = np.zeros(log.n_users, dtype=bool)
+    in_train[groups[0]] = True
+    item_index = np.flatnonzero(np.bincount(log.item[in_train[log.user]]))
     column = np.full(log.n_items, -1)
     column[item_index] = np.arange(len(item_index))
 
