@@ -7,6 +7,7 @@ import torch
 import vaecf_lib as vc
 
 ROOT = Path(__file__).resolve().parents[1]
+os.environ["VAECF_CACHE"] = "off"  # tests read files, not what an earlier run has kept of them
 
 
 @pytest.fixture(autouse=True, scope="session")

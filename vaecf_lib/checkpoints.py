@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -19,31 +18,12 @@ from torch import Tensor
 from .data import Items
 from .environment import pick_device
 from .errors import ConfigError, DataError
+from .files import write_atomically
 from .models.base import Model
 from .options import plain
 from .systems import build
 
 BEST = "best.safetensors"  # of a run's folder: the model of the best epoch
-
-
-def write_atomically(path: str | Path, write) -> None:
-    """Call ``write(temporary path)``, then put the file in the place of ``path`` in one step.
-
-    A process killed at any moment leaves either the old file or the new one, both whole. Its mode is that of any new
-    file (0644 under the usual umask).
-    """
-    path = Path(path)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        temporary.touch()
-        mode = temporary.stat().st_mode
-        write(temporary)
-        temporary.chmod(mode)  # some writers put a private file of their own there
-        with temporary.open("r+b") as handle:  # Windows flushes only what may be written
-            os.fsync(handle.fileno())
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def write_json(path: str | Path, value: Any) -> None:
