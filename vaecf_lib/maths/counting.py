@@ -19,8 +19,12 @@ _IMPOSSIBLE = -1e30  # stands for log 0: finite, so that no gradient is inf - in
 class Columns:
     """Which of the items the columns of logits (B, n) are: here all of them.
 
-    Who has some of them alone overrides these five, by which all sums over items go.
+    Who has some of them alone overrides these, by which all sums over items go.
     """
+
+    def width(self, n: int) -> int:
+        """Return the largest number of columns that anybody has, who has ``n`` here."""
+        return n
 
     def n_items(self, logits: Tensor) -> int:
         """Return the number of all items."""

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
-from ..maths.counting import ALL
+from ..maths.counting import ALL, Columns
 from ..maths.likelihoods import LIKELIHOODS, Clicks, check_binary, clicks_of, log_prob_
 
 ITEMS_AT_ONCE = 512  # MKL's product with a wide, transposed matrix takes 1.4 to 1.7 times as long in one piece
@@ -24,7 +24,7 @@ def _logits(h: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
     return out
 
 
-class ItemLogits(torch.autograd.Function):
+class _Linear(torch.autograd.Function):
     @staticmethod
     def forward(ctx, h, weight, bias):
         ctx.save_for_backward(h, weight)
@@ -42,12 +42,12 @@ class ItemLogits(torch.autograd.Function):
         )
 
 
-def rows_kept(h: Tensor, n_items: int) -> int:
-    """Return how many rows of h (B, d) may have their logits computed, and kept, at once."""
-    return max(1, KEPT_BYTES // (n_items * h.element_size()))
+def item_logits(h: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+    """Return h W^T + b, (B, n), for h (B, d), weight (n, d) and bias (n,)."""
+    return _Linear.apply(h, weight, bias)
 
 
-class ItemLogProb(torch.autograd.Function):
+class _ItemLogProb(torch.autograd.Function):
     """log p(x | h W^T + b), keeping one (B, n_items) array for the backward pass, or none where it would be too large.
 
     The logits' gradient G times each row's incoming one: the rows of the small factor h carry that, so that no pass
@@ -55,7 +55,8 @@ class ItemLogProb(torch.autograd.Function):
     """
 
     @staticmethod
-    def forward(ctx, h, weight, bias, clicks, likelihood, n_rows, columns):
+    def forward(ctx, h, weight, bias, clicks, likelihood, columns, kept_bytes):
+        n_rows = max(1, kept_bytes // (columns.width(len(weight)) * h.element_size()))
         ctx.parts = [slice(start, min(start + n_rows, len(h))) for start in range(0, len(h) or 1, n_rows)]
         ctx.clicks, ctx.likelihood, ctx.columns = _by_rows(clicks, ctx.parts), likelihood, columns
         values, residual = [], None
@@ -88,6 +89,16 @@ class ItemLogProb(torch.autograd.Function):
         return h_grad, weight_grad, bias_grad, None, None, None, None
 
 
+def item_log_prob(
+    h: Tensor, weight: Tensor, bias: Tensor, clicks: Clicks, likelihood: str, columns: Columns = ALL
+) -> Tensor:
+    """Return log p(x | h W^T + b), (B,), for h (B, d), weight (n, d) and bias (n,).
+
+    ``columns`` says which of the items these n are; the ``clicks`` are on them, their counts of all items.
+    """
+    return _ItemLogProb.apply(h, weight, bias, clicks, likelihood, columns, KEPT_BYTES)
+
+
 def _by_rows(clicks: Clicks, parts: list[slice]) -> list[Clicks]:
     """Return the clicks of each part of the rows, numbered from the part's first."""
     if len(parts) == 1:
@@ -111,7 +122,7 @@ class ItemLayer(nn.Linear):
         weight, bias = self._weights(frozen)
         if torch.is_autocast_enabled(h.device.type):
             return nn.functional.linear(h, weight, bias)
-        return ItemLogits.apply(h.reshape(-1, h.shape[-1]), weight, bias).reshape(*h.shape[:-1], -1)
+        return item_logits(h.reshape(-1, h.shape[-1]), weight, bias).reshape(*h.shape[:-1], -1)
 
     def log_prob(self, h: Tensor, x, likelihood: str, frozen: bool = False) -> Tensor:
         """Return log p(x | logits of h), (B,), of one of the likelihoods of clicks.
@@ -133,8 +144,7 @@ class ItemLayer(nn.Linear):
         clicks = clicks_of(h, x)
         if likelihood == "n_choose_k":
             check_binary(clicks)
-        n_rows = rows_kept(h, self.out_features)
-        return ItemLogProb.apply(h, *self._weights(frozen), clicks, likelihood, n_rows, ALL)
+        return item_log_prob(h, *self._weights(frozen), clicks, likelihood)
 
     def sampled_log_prob(self, h: Tensor, x, chances: Tensor, n_sampled: int, frozen: bool = False) -> Tensor:
         """Return an estimate of the multinomial's log p(x | logits of h), (B,), from some of the items.
