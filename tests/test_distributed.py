@@ -19,12 +19,11 @@ import torch
 import torch.distributed as dist
 
 import vaecf_lib as vc
-from vaecf_lib import checkpoints, cli, distributed, sharding
+from vaecf_lib import checkpoints, cli, distributed
 from vaecf_lib.checkpoints import load_tensors
 from vaecf_lib.data import RowSweep
 from vaecf_lib.distributed import Place
 from vaecf_lib.evaluation import per_user_metrics
-from vaecf_lib.nn import ItemLayer, output
 from vaecf_lib.systems import SYSTEMS, build
 from vaecf_lib.training import Trainer
 
@@ -167,163 +166,6 @@ def together(folder):
         (folder / "report.json").write_text(json.dumps(report), encoding="utf-8")
 
 
-def wholly(parameters, n_items):
-    """The gradients of named parameters in the first process, whole also where each process has its own rows."""
-    grads = {name: p.grad for name, p in parameters if p.grad is not None}
-    split = {name for name, p in parameters if isinstance(p, distributed.OwnRows)}
-    return {name: distributed.whole(g, n_items) if name in split else g.clone() for name, g in grads.items()}
-
-
-def compare_layers(report):
-    """Log-probabilities and logits of a split layer, and all gradients, beside those of the whole one, in float64."""
-    rank, count = distributed.place()
-    generator = torch.Generator().manual_seed(0)
-    n_users, n_items = 9, 131
-    h = torch.randn(n_users, 6, dtype=torch.float64, generator=generator)
-    clicks = (torch.rand(n_users, n_items, generator=generator) < 0.1).double()
-    clicks[0], clicks[1], clicks[1, 3], clicks[2:4], clicks[3, 5] = 0, 0, 1, 1, 0  # none, one, all, all but one
-    cases = {
-        (likelihood, kept): (lambda layer, h, x, likelihood=likelihood: layer.log_prob(h, x, likelihood), clicks)
-        for likelihood in ("multinomial", "bernoulli", "n_choose_k")
-        for kept in (output.KEPT_BYTES, 8 * 3 * n_items)
-    }
-    cases["counts", output.KEPT_BYTES] = lambda layer, h, x: layer.log_prob(h, x, "multinomial"), 3 * clicks
-    cases["logits", output.KEPT_BYTES] = lambda layer, h, x: layer(h), clicks
-    cases["several draws", output.KEPT_BYTES] = lambda layer, h, x: layer(torch.stack([h, 2 * h])).sum(0), clicks
-    layer = ItemLayer(6, n_items).double()
-    for (name, kept), (call, x) in cases.items():
-        found = []
-        for users, module in (
-            (slice(None), layer),
-            (slice(rank, None, count), sharding.SplitItemLayer(layer, torch.device("cpu"))),
-        ):
-            own, batch = h[users].clone().requires_grad_(), vc.data.Batch.from_dense(x[users])
-            layer.zero_grad()
-            with mock.patch.object(output, "KEPT_BYTES", kept):
-                value = call(module, own, batch)
-            weights = torch.linspace(0.5, 2, value.numel() if module is layer else 0, dtype=value.dtype)
-            weights = weights.view_as(value) if module is layer else upstream[users]
-            upstream = weights
-            (value * weights).sum().backward()
-            grads = wholly(list(module.named_parameters()), n_items)
-            found.append([value.detach(), own.grad, grads["weight"], grads["bias"]])
-        theirs, ours = found
-        differences = [(a[rank::count] - b).abs().max().item() for a, b in zip(theirs[:2], ours[:2], strict=True)]
-        if rank == 0:
-            differences += [(a - b).abs().max().item() for a, b in zip(theirs[2:], ours[2:], strict=True)]
-        report[f"{name} {kept}"] = max(differences)
-
-
-def one_update(slug, splits, shard_items, **options):
-    """Return losses and whole gradients of updates of each phase; or why its layer cannot be split."""
-    torch.manual_seed(0)
-    model, split = tiny(slug, splits, **options)
-    try:
-        trainer = Trainer(model, split, device="cpu", shard_items=shard_items)
-    except vc.ConfigError as error:
-        return str(error)
-    rank, count = distributed.place()
-    found = {}
-    for users in ([3, 1, 4, 15, 9], [2]):
-        for number in range(len(trainer.phases)):
-            model.zero_grad()
-            with silence():
-                loss = trainer.step(split.train.rows(torch.tensor(users)[rank::count]), number)["loss"]
-            n_own = len(users[rank::count])
-            loss = distributed.sums({"loss": loss.double() * n_own / len(users) if n_own else 0.0}, loss.device)
-            found[f"{len(users)} {number} loss"] = loss["loss"].double()
-            grads = wholly(list(model.named_parameters()), model.n_items)
-            found |= {f"{len(users)} {number} {name}": grad for name, grad in grads.items()}
-    return found
-
-
-def split_items(folder):
-    """Compare what two processes do that have half of the items each with what one does."""
-    report, splits = {"layers": {}, "updates": {}, "refused": {}, "runs": {}}, tiny_splits()
-    rank = int(os.environ["RANK"])
-    with distributed.shared("cpu"):
-        compare_layers(report["layers"])
-    torch.set_default_dtype(torch.float64)
-    systems = {(slug, None): {} for slug in sorted(SYSTEMS.keys() - NOT_SHARED - WITHOUT_PHASES)}
-    systems |= {("mult-vae", name): {"likelihood": name} for name in ("bernoulli", "n_choose_k")}
-    for (slug, likelihood), options in systems.items():
-        with distributed.shared("cpu"):
-            two = one_update(slug, splits, True, **options)
-        if isinstance(two, str):
-            report["refused"][slug] = two
-            continue
-        with distributed.alone():
-            one = one_update(slug, splits, True, **options)
-        if rank == 0:
-            worst = max(((two[n] - one[n]).abs().max() / one[n].abs().max().clamp_min(1e-3)).item() for n in one)
-            report["updates"][f"{slug} {likelihood or ''}"] = worst if one.keys() == two.keys() else "other gradients"
-    torch.set_default_dtype(torch.float32)
-
-    log = vc.load_dataset("planted")
-    split = vc.split_strong(log.select((log.user < 301) & (log.item < 100)), n_heldout=15)  # 8 for one, 7 for the other
-    metrics = ("ndcg@100", "recall@20", "coverage@5")
-    for slug, options in {"mult-dae": {"dropout": 0.0}, "recvae": {}, "mult-vae": {"likelihood": "n_choose_k"}}.items():
-        found = {}
-        for how in ("one", "two", "resumed", "memory"):
-            two = how != "one"
-            model, _ = tiny(slug, {"clicks": split}, **options)
-            fit = FIT | {"epochs": 3, "batch_size": 31, "shard_items": True}
-            with silence():
-                if how == "resumed":  # by half the processes, after one epoch
-                    with distributed.shared("cpu"):
-                        vc.fit(model, split, out=folder / slug / "cut", stop_after=1, **fit)
-                        model, _ = tiny(slug, {"clicks": split}, **options)
-                    if rank == 0:
-                        with distributed.alone():
-                            run = vc.fit(model, split, out=folder / slug / "cut", **fit)
-                            found[how] = [run.history, weights(model).tolist()]
-                    continue
-                with distributed.shared("cpu") if two else distributed.alone():
-                    kept = folder / slug / "kept" if how == "two" else None
-                    run = vc.fit(model, split, out=kept, **fit)
-                    estimates = vc.evaluate(model, split.test, metrics, 7)
-                    scores = model.scores(split.test.history.rows(torch.arange(4)))
-                    state = model.state_dict()  # whole in the first process
-            sizes = [[len(p) for p in model.parameters() if isinstance(p, distributed.OwnRows)]]
-            if two:
-                sizes = [None, None]
-                dist.all_gather_object(sizes, [len(p) for p in model.parameters() if isinstance(p, distributed.OwnRows)])
-            if rank == 0:
-                found[how] = [run.history, torch.cat([v.double().flatten() for v in state.values()]).tolist()]
-                found[f"{how} metrics"] = {name: [e.mean, e.n_users] for name, e in estimates.items()}
-                found[f"{how} scores"], found[f"{how} sizes"] = scores.tolist(), sizes
-        # The other way round: one process begins, two go on.
-        with silence():
-            if rank == 0:
-                with distributed.alone():
-                    vc.fit(tiny(slug, {"clicks": split}, **options)[0], split, out=folder / slug / "alone", stop_after=1, **fit)
-            with distributed.shared("cpu"):
-                distributed.by_first(lambda: None)
-                model, _ = tiny(slug, {"clicks": split}, **options)
-                run = vc.fit(model, split, out=folder / slug / "alone", **fit)
-                state = model.state_dict()
-        if rank == 0:
-            found["gone on"] = [run.history, torch.cat([v.double().flatten() for v in state.values()]).tolist()]
-        report["runs"][slug] = found
-
-    def on_epoch(run):
-        vc.evaluate(run.model, split.test, metrics)
-
-    report["alone"] = []
-    for call in (
-        lambda: vc.fit(tiny("mult-vae", splits)[0], splits["clicks"], on_epoch=on_epoch, **fit),
-        lambda: vc.evaluate(model, split.test, metrics),
-        lambda: vc.save_model(model, folder / "model.safetensors"),
-        lambda: vc.fit(model, split, **fit),
-    ):
-        try:
-            call()
-        except vc.ConfigError as error:
-            report["alone"].append(str(error))
-    if rank == 0:
-        (folder / "report.json").write_text(json.dumps(report), encoding="utf-8")
-
-
 def command(folder):
     """Call the command line with the arguments that are left; the second process may be told to die, or to sleep."""
     real, (how, at) = distributed.own_noise, os.environ.get("AILING", "no 0").split()
@@ -343,8 +185,8 @@ def command(folder):
     cli.main()
 
 
-def torchrun(worker, folder, *arguments, processes=2, restarts=0, **environment):
-    """Start a worker in some processes; return what became of it."""
+def torchrun(worker, folder, *arguments, file=__file__, processes=2, restarts=0, **environment):
+    """Start a worker of a test file in some processes; return what became of it."""
     launcher = [
         sys.executable,
         "-m",
@@ -354,7 +196,7 @@ def torchrun(worker, folder, *arguments, processes=2, restarts=0, **environment)
         f"--max-restarts={restarts}",
     ]
     return subprocess.run(
-        [*launcher, __file__, worker, str(folder), *map(str, arguments)],
+        [*launcher, file, worker, str(folder), *map(str, arguments)],
         capture_output=True,
         text=True,
         timeout=300,
@@ -496,10 +338,11 @@ def test_a_silent_worker_ends_the_job_when_time_is_up(tmp_path):
 
 
 @pytest.mark.slow
-def test_a_run_goes_on_with_another_number_of_processes(tmp_path):
-    """The manifest says so: the noise is then another, the order of users is not."""
+@pytest.mark.parametrize("split", [[], ["--shard-items"]], ids=["whole", "split"])
+def test_a_run_goes_on_with_another_number_of_processes(split, tmp_path):
+    """The manifest says so: the noise is then another, the order of users is not; its items may have been split."""
     options = [*RECVAE, tmp_path / "run"]
-    torchrun("command", tmp_path, *options[:4], "--epochs", "2", *options[6:])
+    torchrun("command", tmp_path, *options[:4], "--epochs", "2", *options[6:], *split)
     done = torchrun("command", tmp_path, *options, processes=1)
     assert json.loads(done.stdout)["epochs"] == 3
     assert [s["processes"] for s in vc.load_run(tmp_path / "run").manifest["sittings"]] == [2, 1]
