@@ -110,10 +110,18 @@ def load_tensors(path: str | Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     return tensors, json.loads(metadata["vaecf"])
 
 
-def save_model(model: Model, path: str | Path, **note: Any) -> None:
-    """Write a model's weights, options, item ids and titles to one file; ``note``: more to keep, as JSON."""
+def save_model(model: Model, path: str | Path, weights: dict[str, Tensor] | None = None, **note: Any) -> None:
+    """Write a model's weights, options, item ids and titles to one file.
+
+    Args:
+        model: any ``Model``.
+        path: of the file.
+        weights: its ``state_dict()``, if that is at hand.
+        note: more to keep, as JSON.
+    """
+    weights = model.state_dict() if weights is None else weights
     items = None if model.item_names is None else {"ids": model.item_names.ids, "titles": model.item_names.titles}
-    save_tensors(path, model.state_dict(), {"model": model.slug, "config": model.config, "items": items, **note})
+    save_tensors(path, weights, {"model": model.slug, "config": model.config, "items": items, **note})
 
 
 def load_noted_model(path: str | Path, device: str | torch.device = "cpu") -> tuple[Model, dict[str, Any]]:

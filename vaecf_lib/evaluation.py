@@ -232,7 +232,8 @@ def _measure(
     limits = (heldout.history.values.min(), heldout.history.values.max()) if rates else (-math.inf, math.inf)
     batch_size = min(batch_size, max(1, SCORES_BYTES // (4 * model.n_items)))
     rank, count = distributed.place()
-    for history in heldout.history.batches(batch_size, order=scored[rank::count]):
+    own, most = scored[rank::count], scored[::count]
+    for history in heldout.history.batches(batch_size, order=own):
         targets, users = heldout.targets.rows(history.users), history.users.cpu()
         if heldout.strangers and model.needs == "either":
             history = replace(history, users=torch.full_like(history.users, -1))
@@ -276,6 +277,8 @@ def _measure(
                 error = error**2 if metric.kind == "rmse" else error.abs()
                 total = torch.zeros(len(targets), dtype=torch.float64)
                 result[name][users] = total.index_add_(0, targets.rows.cpu(), error)
+    if math.ceil(len(own) / batch_size) < math.ceil(len(most) / batch_size):
+        model.scores(heldout.history.rows(scored[:1]))  # others have one batch more, for which it may have some items
     shown = {name: counts.cpu() for name, counts in shown.items()}
     return distributed.sums(result, model.device), distributed.sums(shown, model.device)
 
