@@ -165,8 +165,9 @@ class ItemLayer(nn.Linear):
         drawn = torch.multinomial(chances, n_sampled, replacement=True)
         weight, bias = self._weights(frozen)
         # One look-up for both, so that there is one gradient of the table's size.
-        some_weights, some_biases = weight[torch.cat([drawn, items])], bias[torch.cat([drawn, items])]
-        own = (h[rows] * some_weights[n_sampled:]).sum(-1) + some_biases[n_sampled:]
+        looked_up = torch.cat([drawn, items])
+        some_weights, some_biases = nn.functional.embedding(looked_up, weight), bias.index_select(0, looked_up)
+        own = (h.index_select(0, rows) * some_weights[n_sampled:]).sum(-1) + some_biases[n_sampled:]
         others = torch.addmm(some_biases[:n_sampled], h, some_weights[:n_sampled].T)
         others = others - (n_sampled * chances[drawn] / chances.sum()).log()
         others[_places(drawn, rows, items)] = -torch.inf
