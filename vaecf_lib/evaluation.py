@@ -21,6 +21,7 @@ from .options import checked
 RATING = ("rmse", "mae")
 OVER_LISTS = ("coverage", "gini")  # one number for all lists together, not a mean over users
 LIKED = 3.0
+SCORES_BYTES = 2**28  # of a batch: 3,300 users of 20,108 items; of a million items, 67
 
 
 class Metric(NamedTuple):
@@ -229,8 +230,10 @@ def _measure(
     rates = not all(metric.ranks for metric in parsed.values())
     rates = rates and heldout.history.values is not None and heldout.history.nnz > 0
     limits = (heldout.history.values.min(), heldout.history.values.max()) if rates else (-math.inf, math.inf)
+    batch_size = min(batch_size, max(1, SCORES_BYTES // (4 * model.n_items)))
     rank, count = distributed.place()
-    for history in heldout.history.batches(batch_size, order=scored[rank::count]):
+    own, most = scored[rank::count], scored[::count]
+    for history in heldout.history.batches(batch_size, order=own):
         targets, users = heldout.targets.rows(history.users), history.users.cpu()
         if heldout.strangers and model.needs == "either":
             history = replace(history, users=torch.full_like(history.users, -1))
@@ -274,6 +277,8 @@ def _measure(
                 error = error**2 if metric.kind == "rmse" else error.abs()
                 total = torch.zeros(len(targets), dtype=torch.float64)
                 result[name][users] = total.index_add_(0, targets.rows.cpu(), error)
+    if math.ceil(len(own) / batch_size) < math.ceil(len(most) / batch_size):
+        model.scores(heldout.history.rows(scored[:1]))  # others have one batch more, for which it may have some items
     shown = {name: counts.cpu() for name, counts in shown.items()}
     return distributed.sums(result, model.device), distributed.sums(shown, model.device)
 

@@ -3,6 +3,7 @@
 import gc
 import gzip
 import io
+import re
 import warnings
 from datetime import date
 
@@ -404,3 +405,12 @@ def test_a_history_that_is_not_utf8(tmp_path):
     (tmp_path / "h.txt").write_bytes(b"caf\xe9\n")
     with pytest.raises(vc.DataError, match="not UTF-8 text"):
         vc.data.read_history(tmp_path / "h.txt")
+
+
+def test_why_a_history_cannot_be_read_is_said_once(tmp_path):
+    """In the system's words where it has some, which leave out the path said before; else in those of the error."""
+    cut = tmp_path / "h.txt.gz"
+    cut.write_bytes(gzip.compress(b"7\n8\n")[:-4])
+    for path, reason in ((tmp_path / "missing.txt", "No such file or directory"), (cut, "Compressed file ended .*")):
+        with pytest.raises(vc.DataError, match=rf"^{re.escape(str(path))}: cannot be read \({reason}\)\. Give"):
+            vc.data.read_history(path)

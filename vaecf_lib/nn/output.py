@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
+from ..maths.counting import ALL, Columns
 from ..maths.likelihoods import LIKELIHOODS, Clicks, check_binary, clicks_of, log_prob_
 
 ITEMS_AT_ONCE = 512  # MKL's product with a wide, transposed matrix takes 1.4 to 1.7 times as long in one piece
@@ -41,22 +42,27 @@ class _Linear(torch.autograd.Function):
         )
 
 
+def item_logits(h: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+    """Return h W^T + b, (B, n), for h (B, d), weight (n, d) and bias (n,)."""
+    return _Linear.apply(h, weight, bias)
+
+
 class _ItemLogProb(torch.autograd.Function):
     """log p(x | h W^T + b), keeping one (B, n_items) array for the backward pass, or none where it would be too large.
 
     The logits' gradient G times each row's incoming one: the rows of the small factor h carry that, so that no pass
-    over (B, n_items) is made for it.
+    over (B, n_items) is made for it. ``columns`` says which of the items W and b are of.
     """
 
     @staticmethod
-    def forward(ctx, h, weight, bias, clicks, likelihood, kept_bytes):
-        n_rows = max(1, kept_bytes // (len(weight) * h.element_size()))
+    def forward(ctx, h, weight, bias, clicks, likelihood, columns, kept_bytes):
+        n_rows = max(1, kept_bytes // (columns.width(len(weight)) * h.element_size()))
         ctx.parts = [slice(start, min(start + n_rows, len(h))) for start in range(0, len(h) or 1, n_rows)]
-        ctx.clicks, ctx.likelihood, ctx.dtype = _by_rows(clicks, ctx.parts), likelihood, h.dtype
+        ctx.clicks, ctx.likelihood, ctx.columns = _by_rows(clicks, ctx.parts), likelihood, columns
         values, residual = [], None
         for part, some in zip(ctx.parts, ctx.clicks, strict=True):
             residual = _logits(h[part], weight, bias)
-            values.append(log_prob_(residual, some, likelihood))
+            values.append(log_prob_(residual, some, likelihood, columns))
         ctx.save_for_backward(h, weight, bias, residual if len(ctx.parts) == 1 else None)
         return torch.cat(values)
 
@@ -72,7 +78,7 @@ class _ItemLogProb(torch.autograd.Function):
             residual = kept
             if residual is None:
                 residual = _logits(h[part], weight, bias)
-                log_prob_(residual, some, ctx.likelihood)
+                log_prob_(residual, some, ctx.likelihood, ctx.columns)
             scale = -grad[part]
             if for_h:
                 h_grad[part] = (residual @ weight).mul_(scale[:, None])
@@ -80,7 +86,17 @@ class _ItemLogProb(torch.autograd.Function):
                 weight_grad.addmm_(residual.T, h[part] * scale[:, None], beta=float(part.start > 0))
             if for_bias:
                 bias_grad.addmv_(residual.T, scale)
-        return h_grad, weight_grad, bias_grad, None, None, None
+        return h_grad, weight_grad, bias_grad, None, None, None, None
+
+
+def item_log_prob(
+    h: Tensor, weight: Tensor, bias: Tensor, clicks: Clicks, likelihood: str, columns: Columns = ALL
+) -> Tensor:
+    """Return log p(x | h W^T + b), (B,), for h (B, d), weight (n, d) and bias (n,).
+
+    ``columns`` says which of the items these n are; the ``clicks`` are on them, their counts of all items.
+    """
+    return _ItemLogProb.apply(h, weight, bias, clicks, likelihood, columns, KEPT_BYTES)
 
 
 def _by_rows(clicks: Clicks, parts: list[slice]) -> list[Clicks]:
@@ -106,7 +122,7 @@ class ItemLayer(nn.Linear):
         weight, bias = self._weights(frozen)
         if torch.is_autocast_enabled(h.device.type):
             return nn.functional.linear(h, weight, bias)
-        return _Linear.apply(h.reshape(-1, h.shape[-1]), weight, bias).reshape(*h.shape[:-1], -1)
+        return item_logits(h.reshape(-1, h.shape[-1]), weight, bias).reshape(*h.shape[:-1], -1)
 
     def log_prob(self, h: Tensor, x, likelihood: str, frozen: bool = False) -> Tensor:
         """Return log p(x | logits of h), (B,), of one of the likelihoods of clicks.
@@ -128,7 +144,7 @@ class ItemLayer(nn.Linear):
         clicks = clicks_of(h, x)
         if likelihood == "n_choose_k":
             check_binary(clicks)
-        return _ItemLogProb.apply(h, *self._weights(frozen), clicks, likelihood, KEPT_BYTES)
+        return item_log_prob(h, *self._weights(frozen), clicks, likelihood)
 
     def sampled_log_prob(self, h: Tensor, x, chances: Tensor, n_sampled: int, frozen: bool = False) -> Tensor:
         """Return an estimate of the multinomial's log p(x | logits of h), (B,), from some of the items.
@@ -149,8 +165,9 @@ class ItemLayer(nn.Linear):
         drawn = torch.multinomial(chances, n_sampled, replacement=True)
         weight, bias = self._weights(frozen)
         # One look-up for both, so that there is one gradient of the table's size.
-        some_weights, some_biases = weight[torch.cat([drawn, items])], bias[torch.cat([drawn, items])]
-        own = (h[rows] * some_weights[n_sampled:]).sum(-1) + some_biases[n_sampled:]
+        looked_up = torch.cat([drawn, items])
+        some_weights, some_biases = nn.functional.embedding(looked_up, weight), bias.index_select(0, looked_up)
+        own = (h.index_select(0, rows) * some_weights[n_sampled:]).sum(-1) + some_biases[n_sampled:]
         others = torch.addmm(some_biases[:n_sampled], h, some_weights[:n_sampled].T)
         others = others - (n_sampled * chances[drawn] / chances.sum()).log()
         others[_places(drawn, rows, items)] = -torch.inf
