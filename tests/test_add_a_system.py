@@ -37,5 +37,10 @@ def test_names_are_given_once_and_settings_are_options(systems):
         vc.register(Other)
     with pytest.raises(vc.ConfigError, match=r"^wide: MultVAE has no option width$"):
         vc.register(vc.models.MultVAE, "wide", width=900)
+    for wrong in (int, 5, "mult-vae", vc.models.MultVAE(30)):
+        with pytest.raises(vc.ConfigError, match=r"^register: model=.*: must be a class that inherits from Model$"):
+            vc.register(wrong, "wide", "a wide one")
+    with pytest.raises(vc.ConfigError, match=r"^register: Nameless has no slug: give one$"):
+        vc.register(type("Nameless", (vc.models.Model,), {}))
     vc.register(vc.models.MultVAE, "wide", "a wide one", hidden=900)
     assert vc.build("wide", 30).config["hidden"] == 900 and systems["wide"].about == "a wide one"

@@ -122,6 +122,25 @@ def test_the_checkpoint_of_a_training_is_no_model(tmp_path, planted_split):
         vc.load_model(tmp_path / "checkpoint.safetensors")
 
 
+@pytest.mark.parametrize("change, reason", [
+    (lambda tensors: tensors.pop("item_counts"), "item_counts is only in one of them"),
+    (lambda tensors: tensors.update(more=torch.zeros(2)), "more is only in one of them"),
+    (lambda tensors: tensors.update(item_counts=torch.zeros(31)), "of other shapes"),
+])  # fmt: skip
+def test_the_weights_of_another_version_are_one_line(tmp_path, change, reason):
+    """As of a run that was saved before models had all their present buffers."""
+    vc.save_model(vc.models.MultVAE(30, latent_dim=4, hidden=8), tmp_path / "m")
+    tensors, note = load_tensors(tmp_path / "m")
+    change(tensors)
+    save_tensors(tmp_path / "m", tensors, note)
+    with pytest.raises(vc.DataError) as caught:
+        vc.load_model(tmp_path / "m")
+    assert str(caught.value) == (
+        f"{tmp_path / 'm'}: holds other weights than mult-vae has in this version of the library ({reason}): train "
+        "again, or use the version that wrote it"
+    )
+
+
 def test_a_foreign_safetensors_file_is_refused(tmp_path):
     save_file({"x": torch.zeros(2)}, tmp_path / "other.safetensors")
     with pytest.raises(vc.DataError, match="not one of this library's"):

@@ -213,7 +213,14 @@ ERRORS = [
     ),
     (
         ["fit", "mult-vae", "--dataset", "planted", "--protocol", "ratings", "--set", "likelihood=n_choose_k"],
-        "a model of clicks",
+        "a model of clicks, not of ratings: use the strong or weak protocol, or time or leave-one-out with",
+    ),
+    (
+        [
+            *"fit mult-vae --dataset planted --protocol leave-one-out --set ratings=true".split(),
+            *"--set likelihood=bernoulli --device cpu".split(),
+        ],
+        "protocol, or time or leave-one-out with ratings=false",
     ),
     (["fit", "mult-vae", "--dataset", "planted", "--set", "gamma=1"], "no option 'gamma' of mult-vae"),
     (["fit", "mult-vae", "--dataset", "planted", "--set", "beta"], "write key=value"),
@@ -482,7 +489,9 @@ def test_a_refit_that_was_cut_off_serves_nobody(call, tmp_path, monkeypatch):
     assert result["refit"]["epochs"] == result["best_epoch"] == 3 and (run / "refit" / "best.safetensors").exists()
     assert "--refit" not in call(*arguments, "--epochs", "3").stderr
     assert "is of epoch 3, and 5 is the best now: add --refit" in call(*arguments, "--epochs", "5").stderr
-    assert json.loads(call(*arguments, "--epochs", "5", "--refit").stdout)["refit"]["epochs"] == 5
+    renewed = call(*arguments, "--epochs", "5", "--refit")
+    assert json.loads(renewed.stdout)["refit"]["epochs"] == 5 and "--refit" not in renewed.stderr
+    assert "--refit" not in call(*arguments, "--epochs", "5").stderr
 
 
 @pytest.mark.parametrize("slug, protocol", [("popularity", "weak"), ("biased-mf", "ratings"), ("hyvae", "ratings")])

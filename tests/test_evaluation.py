@@ -344,6 +344,19 @@ def test_a_list_longer_than_the_catalogue_costs_nothing(kind):
     assert beside[f"{kind}@5"] == vc.evaluate(Fixed(scores), heldout, (f"{kind}@5",))[f"{kind}@5"]
 
 
+def test_a_large_catalogue_takes_smaller_batches(planted_split, monkeypatch):
+    """The memory of an evaluation is bounded whatever the number of items, and its values stay the same."""
+    model, sizes = vc.build("mult-vae", planted_split.n_items, hidden=8, latent_dim=4).eval(), []
+    scores = type(model).scores
+    monkeypatch.setattr(type(model), "scores", lambda self, batch: (sizes.append(len(batch)), scores(self, batch))[1])
+    whole = vc.evaluate(model, planted_split.test, ("ndcg@100",))
+    assert max(sizes) > 7
+    monkeypatch.setattr("vaecf_lib.evaluation.SCORES_BYTES", 7 * 4 * planted_split.n_items)
+    sizes.clear()
+    parts = vc.evaluate(model, planted_split.test, ("ndcg@100",))
+    assert max(sizes) == 7 and parts["ndcg@100"].mean == pytest.approx(whole["ndcg@100"].mean, rel=1e-9)
+
+
 def test_one_user_gives_no_interval_and_no_warning():
     scores, _, _, _, heldout = ratings_world()
     one = HeldOut(*(Interactions(p.indptr[:2], p.indices[: p.indptr[1]], None, (1, p.n_items))

@@ -106,9 +106,10 @@ def test_ids_of_every_kind_survive(log, tmp_path, ids):
 
 
 def test_an_old_run_serves_histories_alone(folder, run, tmp_path):
-    """Runs made before users were kept have neither their file nor a word on settings in the model's."""
+    """Runs made before users were kept have neither their file nor a manifest, and the model's says nothing of settings."""
     shutil.copytree(folder, tmp_path / "old")
-    (tmp_path / "old" / "people.safetensors").unlink()
+    for name in ("people.safetensors", "manifest.json"):
+        (tmp_path / "old" / name).unlink()
     vc.save_model(run.model, tmp_path / "old" / "best.safetensors", run="x")
     old = vc.load_run(tmp_path / "old")
     same(old.recommend(histories=[3, 5, 8]), run.recommend(histories=[3, 5, 8]))
@@ -161,6 +162,23 @@ def test_the_users_of_another_run_are_refused(folder, log, tmp_path):
             vc.load_run(tmp_path / "run")
 
 
+def test_the_weights_of_another_run_are_refused(folder, split, tmp_path):
+    """Trained on the same data with another seed: whole, and fitting in everything but the manifest."""
+    shutil.copytree(folder, tmp_path / "run")
+    model = vc.models.MultDAE(split.n_items, latent_dim=20)
+    vc.fit(model, split, epochs=3, seed=1, device="cpu", out=tmp_path / "other", progress=False)
+    shutil.copy(tmp_path / "other" / "best.safetensors", tmp_path / "run")
+    with pytest.raises(vc.DataError, match=r"best.safetensors is of another run than manifest.json beside it: put it"):
+        vc.load_run(tmp_path / "run")
+    manifest = json.loads((tmp_path / "run" / "manifest.json").read_text())
+    del manifest["run"]
+    (tmp_path / "run" / "manifest.json").write_text(json.dumps(manifest))
+    assert vc.load_run(tmp_path / "run").settings["seed"] == 1, "older manifests do not say which run they are of"
+    (tmp_path / "run" / "manifest.json").write_text("[]")
+    with pytest.raises(vc.DataError, match=r"manifest.json: damaged"):
+        vc.load_run(tmp_path / "run")
+
+
 def test_there_is_no_run(tmp_path):
     with pytest.raises(vc.DataError, match="not a readable checkpoint"):
         vc.load_run(tmp_path)
@@ -193,6 +211,26 @@ def test_one_several_or_all_users(run, log):
     assert run.recommend("0150")["user"].tolist() == ["0150"] * 10, "a text is one id, not its letters"
     assert run.recommend([], k=3).empty
     assert list(run.recommend([], k=3).columns) == list(everyone.columns)
+
+
+CUTS = (vc.split_strong, vc.split_weak, vc.split_time, vc.split_leave_one_out, vc.data.split_all)
+
+
+@pytest.mark.parametrize("cut", CUTS)
+def test_nobody_is_shown_what_they_rated_below_the_threshold(log, cut, tmp_path):
+    """It trains nobody and is no history, but is known: a film of one star is not recommended; all others may be."""
+    log = replace(log, timestamp=np.random.default_rng(0).permutation(len(log)))
+    split = cut(log, threshold=4)
+    run = vc.fit(vc.baselines.Popularity(split.n_items), split, progress=False, out=tmp_path)
+    rated = set(zip(log.user_ids[log.user], log.item_ids[log.item].tolist(), strict=True))
+    columns = log.item_ids[split.item_index].tolist()
+    expected = {(user, item) for user in run.people.ids for item in columns} - rated
+    for served in (run, vc.load_run(tmp_path)):
+        lists = served.recommend(k=len(columns))
+        assert set(zip(lists["user"], lists["item"], strict=True)) == expected and len(lists) == len(expected)
+    own = [columns[column] for column in run.people.histories.rows(torch.tensor([0])).items]
+    lists = run.recommend(histories=own, k=len(columns))
+    assert set(lists["item"]) == set(columns) - set(own), "of a stranger nothing else is known"
 
 
 def test_ids_that_are_numbers_are_found_as_text_too(planted):
@@ -596,6 +634,26 @@ def test_tables_on_the_command_line(call, run, folder, tmp_path, log):
     assert len(call("recommend", folder, "-k", 1)[1].splitlines()) == len(run.people.ids) + 1, "everyone"
     code, out, _ = call("similar", folder, log.titles[3], "-k", 2)
     assert [line.split("\t")[1] for line in out.splitlines()[1:]] == list(map(str, run.similar(3, 2)["item"]))
+
+
+def test_a_refused_history_is_called_by_its_file(call, folder, tmp_path):
+    """Of one person, of many, and for a system that reads ratings: whoever wrote the file must find it again."""
+    one, many, stars = tmp_path / "one.csv", tmp_path / "many.csv", tmp_path / "stars"
+    split = vc.split_ratings(vc.load_dataset("planted"))
+    vc.fit(vc.baselines.Means(split.n_items), split, device="cpu", progress=False, out=stars)
+    for option, path, columns, user in (("--history", one, "item", ""), ("--histories", many, "user,item", "ann,")):
+        path.write_text(f"{columns}\n{user}Jaws\n")
+        code, _, err = call("recommend", folder, option, path)
+        assert code == 2 and err.startswith(f"error: {path}: none of its items is known, the first is 'Jaws'")
+        path.write_text(f"{columns}\n{user}Jaws\n{user}3\n")
+        assert call("recommend", folder, option, path)[2].startswith(f"warning: {path}: 1 unknown item left out")
+        path.write_text(f"{columns}\n{user}3\n")
+        code, _, err = call("recommend", stars, option, path)
+        assert (
+            code == 2 and err.startswith(f"error: {path}: item ") and "give (item, rating), in a file a column" in err
+        )
+        path.write_text(f"{columns},rating\n{user}3,9\n")
+        assert call("recommend", stars, option, path)[2].startswith(f"warning: {path}: 1 rating outside the training")
 
 
 def test_a_saved_run_is_evaluated_on_the_command_line(call, tmp_path):

@@ -266,8 +266,10 @@ def test_killed_in_its_first_trial_it_is_not_taken_for_another(log, tmp_path, mo
         tune(log, epochs=2, out=tmp_path)
     first = tune(log, trials=1, out=tmp_path)
     (tmp_path / "trial-0").mkdir()
+    (tmp_path / ".tuning.json.123.tmp").touch()
+    (tmp_path / ".mine.123.tmp").touch()
     assert outcomes(tune(log, trials=1, out=tmp_path)) == outcomes(first)
-    assert not (tmp_path / "trial-0").exists()
+    assert sorted(path.name for path in tmp_path.iterdir()) == [".lock", ".mine.123.tmp", "tuning.json"]
 
 
 def test_two_cannot_tune_in_one_folder(log, tmp_path):

@@ -6,7 +6,7 @@ import os
 # step allocates several 40 MB arrays, and touching them in 4 kB pages costs a tenth of its time on a CPU.
 os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")
 
-from . import baselines, data, maths, models
+from . import baselines, data, distributed, maths, models
 from .checkpoints import load_model, save_model
 from .data import (
     RatingLog,
@@ -48,6 +48,7 @@ __all__ = [
     "baselines",
     "build",
     "data",
+    "distributed",
     "evaluate",
     "fit",
     "load_dataset",

@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import torch
+from filelock import FileLock, Timeout
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
 from .data import Items
 from .environment import pick_device
-from .errors import DataError
+from .errors import ConfigError, DataError
 from .files import write_atomically
 from .models.base import Model
 from .options import plain
@@ -28,6 +31,38 @@ def write_json(path: str | Path, value: Any) -> None:
     text = json.dumps(value, indent=1, ensure_ascii=False, default=plain) + "\n"
     # A file's name that the locale cannot read holds half characters, which JSON knows as escapes.
     write_atomically(path, lambda p: p.write_text(text, encoding="utf-8", errors="backslashreplace"))
+
+
+@contextmanager
+def locked(folder: Path | None, names: Iterable[str]) -> Iterator[None]:
+    """Keep other processes out of a folder, which is made; the lock dies with this process, however that ends.
+
+    Args:
+        folder: None where nothing is kept, so that there is nothing to lock.
+        names: the files that are written under this lock alone: what a process killed while it wrote them has left
+            beside them is removed.
+
+    Raises:
+        ConfigError: another process has it.
+    """
+    if folder is None:
+        yield
+        return
+    folder.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(folder / ".lock")
+    try:
+        lock.acquire(timeout=0)
+    except Timeout as error:
+        raise ConfigError(
+            f"{folder} is being written by another process: wait for it, or give another folder"
+        ) from error
+    try:
+        for name in names:
+            for stale in folder.glob(f".{name}.*.tmp"):
+                stale.unlink()
+        yield
+    finally:
+        lock.release()
 
 
 def _checksum(tensors: dict[str, Tensor], note: str) -> str:
@@ -75,10 +110,18 @@ def load_tensors(path: str | Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     return tensors, json.loads(metadata["vaecf"])
 
 
-def save_model(model: Model, path: str | Path, **note: Any) -> None:
-    """Write a model's weights, options, item ids and titles to one file; ``note``: more to keep, as JSON."""
+def save_model(model: Model, path: str | Path, weights: dict[str, Tensor] | None = None, **note: Any) -> None:
+    """Write a model's weights, options, item ids and titles to one file.
+
+    Args:
+        model: any ``Model``.
+        path: of the file.
+        weights: its ``state_dict()``, if that is at hand.
+        note: more to keep, as JSON.
+    """
+    weights = model.state_dict() if weights is None else weights
     items = None if model.item_names is None else {"ids": model.item_names.ids, "titles": model.item_names.titles}
-    save_tensors(path, model.state_dict(), {"model": model.slug, "config": model.config, "items": items, **note})
+    save_tensors(path, weights, {"model": model.slug, "config": model.config, "items": items, **note})
 
 
 def load_noted_model(path: str | Path, device: str | torch.device = "cpu") -> tuple[Model, dict[str, Any]]:
@@ -88,7 +131,15 @@ def load_noted_model(path: str | Path, device: str | torch.device = "cpu") -> tu
     if "config" not in note:
         raise DataError(f"{path}: the checkpoint of a training, not a model: give the run's folder or {BEST}")
     model = build(note["model"], **note["config"])
-    model.load_state_dict(tensors)
+    try:
+        model.load_state_dict(tensors)
+    except RuntimeError as error:
+        alone = sorted(model.state_dict().keys() ^ tensors.keys())
+        reason = f"{alone[0]} is only in one of them" if alone else "of other shapes"
+        raise DataError(
+            f"{path}: holds other weights than {model.slug} has in this version of the library ({reason}): train "
+            "again, or use the version that wrote it"
+        ) from error
     if note["items"] is not None:
         ids, titles = note["items"]["ids"], note["items"]["titles"]
         model.item_names = Items(tuple(ids), None if titles is None else tuple(titles))
@@ -99,7 +150,7 @@ def load_model(path: str | Path, device: str | torch.device = "cpu") -> Model:
     """Rebuild a model from a file of :func:`save_model`, or from a run's folder (its best epoch).
 
     Raises:
-        DataError: no such file, or it is damaged.
+        DataError: no such file, it is damaged, or another version's.
         ConfigError: the device is not there.
     """
     return load_noted_model(path, device)[0]

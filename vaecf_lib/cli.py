@@ -7,21 +7,24 @@ import json
 import os
 import re
 import shlex
+import signal
 import sys
 import textwrap
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from . import data, environment
+from . import data, distributed, environment
 from .errors import ConfigError, VaecfError
 from .experiment import PROTOCOLS, as_json_ready, assign_settings, cuts_of, run_experiment
 from .lab.cli import app as laboratory
 from .runs import load_run
-from .serving import check_kind, write_lists
+from .serving import OneHistory, check_kind, write_lists
 from .systems import SYSTEMS
 from .tuning import tune as tune_options
 
@@ -179,28 +182,37 @@ def fit(
     refit: Annotated[
         bool, typer.Option("--refit", help="then train anew on everything, as many epochs as were best, for serving")
     ] = False,
+    shard_items: Annotated[
+        bool, typer.Option("--shard-items", help="of several processes each has some items of the output layer")
+    ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="print one JSON object and nothing else to stdout")] = False,
 ) -> None:
     """Train a system, evaluate it on the test part, print the metrics."""
     given = _settings(settings)
     if patience is None:
         patience = 0 if given.get("schedule") == "cosine" else PATIENCE
-    log, protocol = _load(model, dataset, interactions, columns, protocol, given)
-    result, estimates = run_experiment(
-        model,
-        log,
-        protocol,
-        epochs=epochs,
-        seed=seed,
-        device=device,
-        batch_size=batch_size,
-        metrics=None if metrics is None else tuple(metrics.split(",")),
-        settings=given,
-        out=out,
-        patience=patience or None,
-        extend=extend,
-        refit=refit,
-    )
+    with distributed.shared(device):
+        log, protocol = distributed.first_then_rest(
+            lambda: _load(model, dataset, interactions, columns, protocol, given)
+        )
+        result, estimates = run_experiment(
+            model,
+            log,
+            protocol,
+            epochs=epochs,
+            seed=seed,
+            device=device,
+            batch_size=batch_size,
+            metrics=None if metrics is None else tuple(metrics.split(",")),
+            settings=given,
+            out=out,
+            patience=patience or None,
+            extend=extend,
+            refit=refit,
+            shard_items=shard_items,
+        )
+    if distributed.launched().rank > 0:
+        return
     if as_json:
         typer.echo(json.dumps(result))
     else:
@@ -309,7 +321,8 @@ def recommend(
         check_kind(out)
     served = load_run(run)
     if history is not None:
-        histories = [name if rating is None else (name, rating) for name, rating in data.read_history(history)]
+        entries = [name if rating is None else (name, rating) for name, rating in data.read_history(history)]
+        histories = OneHistory(str(history), entries)
     lists = served.recommend(_names(users), histories, k, exclude=_names(exclude) or (), only=_names(only))
     if history is not None:
         lists = lists.drop(columns="user")
@@ -348,8 +361,12 @@ def evaluate(
 ) -> None:
     """Evaluate a saved run: on the test part of its own data, or on other data.
 
-    In other data the items are found by their ids.
-    A fifth of what each person has there must be found from the rest.
+    There is no --protocol and no --set: the run knows how `vaecf fit` cut its own data,
+    and another cut of them would ask for what it was trained on.
+
+    In other data the items are found by their ids; ratings below the run's threshold are no clicks.
+    A fifth of what each person has there, or what is_test marks, must be found from the rest.
+    A system that knows its users must find what it has not seen of them.
     """
     served = load_run(run)
     _check_source(dataset, interactions, columns)
@@ -387,6 +404,33 @@ def _line(error: Exception) -> str | None:
     return None
 
 
+@contextmanager
+def _among_others(rank: int, count: int) -> Iterator[None]:
+    """Be one of several processes inside, if there are: what is said the first says, and each says why it ends.
+
+    Raises:
+        ConfigError: the command does not share its work.
+    """
+    if count == 1:
+        yield
+        return
+    if sys.argv[1] != "fit":
+        raise ConfigError(
+            f"only `vaecf fit` shares its work among processes: run `vaecf {sys.argv[1]}` without torchrun"
+        )
+    if rank > 0:
+        warnings.simplefilter("ignore")
+
+    def stop(*_) -> None:  # torchrun ends those that are left when one has failed
+        raise typer.Abort
+
+    signal.signal(signal.SIGTERM, stop)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)  # this one has an end, and a line, of its own
+
+
 def main() -> None:
     """Run the command line; expected errors end in one line and exit code 2."""
     warnings.simplefilter("always", UserWarning)  # each in one line, whatever the interpreter's filters
@@ -394,16 +438,19 @@ def main() -> None:
     if len(sys.argv) == 1:
         sys.argv.append("--help")
     environment.command = shlex.join(["vaecf", *sys.argv[1:]])
+    rank, count = distributed.launched()
+    prefix = f"process {rank} of {count}: " if count > 1 else ""
     try:
-        code = app(standalone_mode=False)
+        with _among_others(rank, count):
+            code = app(standalone_mode=False)
     except typer.Abort:  # Ctrl-C
-        print("stopped: with --out the same command goes on from the last checkpoint", file=sys.stderr)
+        print(f"{prefix}stopped: with --out the same command goes on from the last checkpoint", file=sys.stderr)
         sys.exit(130)
     except Exception as error:
         line = _line(error)
         if line is None:
             raise
-        print(f"error: {line}", file=sys.stderr)
+        print(f"{prefix}error: {line}", file=sys.stderr)
         sys.exit(2)
     finally:
         environment.command = None

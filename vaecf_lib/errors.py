@@ -16,7 +16,7 @@ class ConfigError(VaecfError):
 
 
 class TrainingError(VaecfError):
-    """Training cannot go on: the loss is not a finite number."""
+    """Training cannot go on: the loss is not a finite number, or another process of the training is gone."""
 
 
 def shown(value: object) -> str:

@@ -12,6 +12,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from . import distributed
 from .data import Batch, HeldOut
 from .errors import ConfigError, shown
 from .models.base import Model
@@ -20,6 +21,7 @@ from .options import checked
 RATING = ("rmse", "mae")
 OVER_LISTS = ("coverage", "gini")  # one number for all lists together, not a mean over users
 LIKED = 3.0
+SCORES_BYTES = 2**28  # of a batch: 3,300 users of 20,108 items; of a million items, 67
 
 
 class Metric(NamedTuple):
@@ -216,6 +218,7 @@ def _measure(
     parsed = {name: metric._replace(k=min(metric.k, model.n_items)) for name, metric in parsed.items()}
     scored = (heldout.targets.counts > 0).nonzero()[:, 0]
     nobody = torch.full((heldout.history.n_users,), math.nan).double()
+    nobody[scored.cpu()] = 0.0  # until the user's turn, in this process or in another one
     result = {name: nobody.clone() for name, metric in parsed.items() if not metric.over_lists}
     shown = {
         name: torch.zeros(model.n_items, dtype=torch.int64, device=model.device)
@@ -227,7 +230,10 @@ def _measure(
     rates = not all(metric.ranks for metric in parsed.values())
     rates = rates and heldout.history.values is not None and heldout.history.nnz > 0
     limits = (heldout.history.values.min(), heldout.history.values.max()) if rates else (-math.inf, math.inf)
-    for history in heldout.history.batches(batch_size, order=scored):
+    batch_size = min(batch_size, max(1, SCORES_BYTES // (4 * model.n_items)))
+    rank, count = distributed.place()
+    own, most = scored[rank::count], scored[::count]
+    for history in heldout.history.batches(batch_size, order=own):
         targets, users = heldout.targets.rows(history.users), history.users.cpu()
         if heldout.strangers and model.needs == "either":
             history = replace(history, users=torch.full_like(history.users, -1))
@@ -271,7 +277,10 @@ def _measure(
                 error = error**2 if metric.kind == "rmse" else error.abs()
                 total = torch.zeros(len(targets), dtype=torch.float64)
                 result[name][users] = total.index_add_(0, targets.rows.cpu(), error)
-    return result, {name: counts.cpu() for name, counts in shown.items()}
+    if math.ceil(len(own) / batch_size) < math.ceil(len(most) / batch_size):
+        model.scores(heldout.history.rows(scored[:1]))  # others have one batch more, for which it may have some items
+    shown = {name: counts.cpu() for name, counts in shown.items()}
+    return distributed.sums(result, model.device), distributed.sums(shown, model.device)
 
 
 def per_user_metrics(

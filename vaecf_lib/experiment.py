@@ -9,7 +9,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from . import data
+from . import data, distributed
 from .checkpoints import write_json
 from .data import RatingLog, Split
 from .errors import ConfigError
@@ -122,13 +122,15 @@ def run_experiment(
     patience: int | None = None,
     extend: bool = False,
     refit: bool = False,
+    shard_items: bool = False,
 ) -> tuple[dict[str, Any], dict[str, Estimate]]:
     """Split, train, evaluate on the test part; return the JSON-ready result and the estimates.
 
     ``settings`` go to whichever of split, model or training has an option of that name. With ``out`` the run is
-    kept there: checkpoint, best model with the items' ids, result. ``patience`` and ``extend`` are those of
-    :func:`fit`. With ``refit`` the system is trained once more, on everything that the split kept, for the number of
-    epochs that was best, and kept in the folder ``refit`` of the run's own; the result's metrics are of the run before.
+    kept there: checkpoint, best model with the items' ids, result. ``patience``, ``extend`` and ``shard_items`` are
+    those of :func:`fit`. With ``refit`` the system is trained once more, on everything that the split kept, for the
+    number of epochs that was best, and kept in the folder ``refit`` of the run's own; the result's metrics are of the
+    run before.
 
     Raises:
         ConfigError: an option, system or protocol is unknown or does not fit; or ``refit`` without ``out``, or with
@@ -149,6 +151,7 @@ def run_experiment(
     metrics = metrics or usual
     check_metrics(model, split.test, metrics)  # not only after the training
     training = {"epochs": epochs, "batch_size": batch_size, "seed": seed, "device": device, "progress": progress}
+    training["shard_items"] = shard_items
     run = fit(model, split, out=out, patience=patience, extend=extend, **training, **of_fit)
     validation = run.best.get(run.metric)
     if not run.history and split.valid is not None:  # a system without epochs
@@ -173,12 +176,14 @@ def run_experiment(
         "batch_size": batch_size,
         "settings": settings or {},
     }
-    if out is not None:
+    writes = out is not None and distributed.place().rank == 0
+    if writes:
         write_json(out / "result.json", result)
     if refit:
         result["refit"] = _refit(log, split, slug, of_model, out, run.best_epoch, training | of_fit)
+    if refit and writes:
         write_json(out / "result.json", result)
-    elif out is not None and (out / REFIT).exists():
+    elif writes and (out / REFIT).exists():
         done = read_manifest(out / REFIT).get("sittings", [{}])[-1].get("to_epoch")
         if done != run.best_epoch:
             warnings.warn(f"{out / REFIT} is of epoch {done}, and {run.best_epoch} is the best now: add --refit")
@@ -191,11 +196,12 @@ def _refit(
     """Train a system on all that ``split`` kept for ``best_epoch`` epochs, keep it in ``out``'s own folder for that."""
     everything = data.refit_split(log, split)
     # The folder has its name only while it is whole: nobody is served by a system that is half trained.
-    part = out / f"{REFIT}.part"
-    if (out / REFIT).exists():
+    part, writes = out / f"{REFIT}.part", distributed.place().rank == 0
+    if writes and (out / REFIT).exists():
         (out / REFIT).rename(part)
     run = fit(build(slug, everything.n_items, **of_model), everything, out=part, stop_after=best_epoch, **training)
-    part.rename(out / REFIT)
+    if writes:
+        part.rename(out / REFIT)
     return {
         "folder": REFIT,
         "epochs": len(run.history),

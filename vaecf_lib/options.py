@@ -70,6 +70,7 @@ RANGES: dict[str, Range] = {
     "sivae.layers": Range(1, 100),
     "depth": Range(3, 99),
     "n_mixing": Range(0, 100_000),
+    "n_sampled": _COUNT,
     "points": Range(2, 1000),
     # weights of the terms of a loss, and other numbers
     **dict.fromkeys(("alpha", "beta", "beta_u", "beta_v", "gamma", "penalty", "mmd", "l1", "damping"), _WEIGHT),

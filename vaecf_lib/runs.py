@@ -20,6 +20,7 @@ from .checkpoints import BEST, load_noted_model, load_tensors, save_tensors
 from .data import HeldOut, Interactions, People, RatingLog, Split, hold_out, positives
 from .errors import ConfigError, DataError, counted, shown
 from .evaluation import Estimate, evaluate, parse_metric, top_items
+from .manifest import MANIFEST, read_manifest
 from .models.base import Model
 from .serving import (
     Histories,
@@ -87,8 +88,8 @@ class Run:
     ) -> pd.DataFrame:
         """Return the ``k`` best items for each of some people: columns user, rank, item, title (if known) and score.
 
-        Nobody is shown an item that they have; what the split left out of the data, as ratings below its threshold,
-        nobody has. Equal scores rank in the order of the ids.
+        Nobody is shown an item that they have, nor, of the people in the data, one that they rated below the split's
+        threshold. Equal scores rank in the order of the ids.
 
         Args:
             users: one id or several of the people in the data, who are served by all that is known of them (and by
@@ -107,7 +108,9 @@ class Run:
                 reads.
         """
         check_length(k)
+        disliked = None
         if histories is None:
+            disliked = self._known_people.disliked
             names, matrix, rows, train_rows = self._users(users)
         elif users is not None:
             raise ConfigError("give either users, by their ids, or histories, of other people")
@@ -116,7 +119,9 @@ class Run:
             names, matrix = read_histories(self.model, histories)
             rows, train_rows = np.arange(len(names)), np.full(len(names), -1)
         allowed = candidates(self.model, exclude, only)
-        found = best_items(self.model, matrix, torch.from_numpy(rows), torch.from_numpy(train_rows), k, allowed)
+        found = best_items(
+            self.model, matrix, torch.from_numpy(rows), torch.from_numpy(train_rows), k, allowed, disliked
+        )
         without = np.setdiff1d(rows, found.person)
         if len(without):
             warnings.warn(f"no item is left to recommend to {counted(len(without), 'user')}")
@@ -305,6 +310,8 @@ def save_people(run: Run, folder: Path) -> None:
     }
     if histories.values is not None:
         tensors["values"] = histories.values
+    if people.disliked is not None:
+        tensors |= {"disliked.indptr": people.disliked.indptr, "disliked.indices": people.disliked.indices.int()}
     save_tensors(folder / PEOPLE, tensors, {"data": _data_of(run.settings)})
 
 
@@ -324,7 +331,11 @@ def _load_people(folder: Path, settings: dict[str, Any], n_items: int) -> People
     ids = json.loads(tensors["ids"].numpy().tobytes())
     shape = (len(ids), n_items)
     histories = Interactions(tensors["indptr"], tensors["indices"].long(), tensors.get("values"), shape)
-    return People(pd.Series(ids, dtype=None if ids else object).to_numpy(), histories, tensors["train_rows"].numpy())
+    disliked = None  # of all runs that were made before these were kept, too
+    if "disliked.indptr" in tensors:
+        disliked = Interactions(tensors["disliked.indptr"], tensors["disliked.indices"].long(), None, shape)
+    names = pd.Series(ids, dtype=None if ids else object).to_numpy()
+    return People(names, histories, tensors["train_rows"].numpy(), disliked)
 
 
 def _read_json(path: Path) -> Any:
@@ -354,6 +365,9 @@ def load_run(folder: str | Path, device: str | torch.device = "cpu", *, refit: b
     if refit and (folder / "refit" / "history.json").exists():  # written last
         folder = folder / "refit"
     model, note = load_noted_model(folder, device)
+    manifest = read_manifest(folder) or None
+    if manifest is not None and manifest.get("run", note.get("run")) != note.get("run"):
+        raise DataError(f"{folder / BEST} is of another run than {MANIFEST} beside it: put it back, or train anew")
     settings = note.get("trained_with", {})
     return Run(
         model=model,
@@ -364,5 +378,5 @@ def load_run(folder: str | Path, device: str | torch.device = "cpu", *, refit: b
         people=_load_people(folder, settings, model.n_items),
         source=note.get("source"),
         settings=settings,
-        manifest=_read_json(folder / "manifest.json"),
+        manifest=manifest,
     )

@@ -24,7 +24,17 @@ from .models.base import Model
 
 Name = int | str
 Entry = Name | tuple[Name, float]
-Histories = Iterable[Entry] | Mapping[Any, Iterable[Entry]] | pd.DataFrame | RatingLog | str | Path
+
+
+@dataclass(frozen=True)
+class OneHistory:
+    """One person's ``entries`` out of a file, ``source``, by which messages call them."""
+
+    source: str
+    entries: Sequence[Entry]
+
+
+Histories = Iterable[Entry] | Mapping[Any, Iterable[Entry]] | pd.DataFrame | RatingLog | OneHistory | str | Path
 
 SCORE_BYTES = 64e6  # of one batch's scores, so that memory does not grow with the number of people
 BATCH = 500  # people at a time where the catalogue is small: more are no faster
@@ -67,7 +77,13 @@ def refuse_strangers(model: Model) -> None:
 
 @torch.inference_mode()
 def best_items(
-    model: Model, histories: Interactions, rows: Tensor, users: Tensor, k: int, candidates: Tensor | None = None
+    model: Model,
+    histories: Interactions,
+    rows: Tensor,
+    users: Tensor,
+    k: int,
+    candidates: Tensor | None = None,
+    disliked: Interactions | None = None,
 ) -> Lists:
     """Return the ``k`` best items of each of the ``rows`` of ``histories``, never one that the row has.
 
@@ -78,10 +94,12 @@ def best_items(
         users: (m,) row of the training part that is the same person, -1 for others.
         k: length of a list; it is shorter where fewer items are left.
         candidates: (n_items,) bool, the columns that may be shown; None for all.
+        disliked: (n, n_items) what else a row is not shown; None for nothing.
 
     Equal scores rank by column. Memory: (B, n_items) scores for a batch of B people, B chosen by SCORE_BYTES.
     """
     histories, users = histories.to(model.device), users.to(model.device)
+    disliked = disliked and disliked.to(model.device)
     hidden = None if candidates is None else ~candidates.to(model.device)
     batch_size = min(BATCH, max(1, int(SCORE_BYTES / (4 * model.n_items))))
     parts = []
@@ -91,6 +109,9 @@ def best_items(
             batch = replace(histories.rows(rows[here]), users=users[here])
             scores = model.scores(batch).float().clone()
             scores[batch.rows, batch.items] = -math.inf
+            if disliked is not None:
+                more = disliked.rows(rows[here])
+                scores[more.rows, more.items] = -math.inf
             if hidden is not None:
                 scores.masked_fill_(hidden, -math.inf)
             columns = top_items(scores, k)
@@ -119,8 +140,10 @@ def history_matrix(
     return Interactions.from_pairs(person[order], column[order], values, shape=(n_people, model.n_items))
 
 
-def check_ratings_of(model: Model, items: Sequence[Any], ratings: np.ndarray) -> None:
+def check_ratings_of(model: Model, source: str, items: Sequence[Any], ratings: np.ndarray) -> None:
     """Check the ``ratings`` (n,; nan where none was given) of ``items`` (n,) for a model trained on ratings.
+
+    ``source`` is what messages call where they come from.
 
     Raises:
         DataError: one is missing where the model reads them, or infinite.
@@ -128,17 +151,18 @@ def check_ratings_of(model: Model, items: Sequence[Any], ratings: np.ndarray) ->
     missing = np.isnan(ratings)
     if missing.any() and model.reads_values:
         raise DataError(
-            f"item {_plain(items[int(missing.argmax())])!r} has no rating, and this {model.slug} reads ratings: "
-            "give (item, rating)"
+            f"{source}: item {_plain(items[int(missing.argmax())])!r} has no rating, and this {model.slug} reads "
+            "ratings: give (item, rating), in a file a column rating"
         )
     if np.isinf(ratings).any():
         at = int(np.isinf(ratings).argmax())
-        raise DataError(f"item {_plain(items[at])!r}: the rating {ratings[at]} is not a number")
+        raise DataError(f"{source}: item {_plain(items[at])!r}: the rating {ratings[at]} is not a number")
     low, high = model.rating_range.tolist()
     outside = ratings[(ratings < low) | (ratings > high)]
     if len(outside):
         warnings.warn(
-            f"{counted(len(outside), 'rating')} outside the training data's {low:g} to {high:g}, as {outside[0]:g}"
+            f"{source}: {counted(len(outside), 'rating')} outside the training data's {low:g} to {high:g}, as "
+            f"{outside[0]:g}"
         )
 
 
@@ -224,7 +248,7 @@ def _by_code(model: Model, history: Iterable[Entry], items: Items) -> tuple[np.n
         names.append(item), codes.append(code), ratings.append(rating)
     ratings = np.array(ratings, dtype=np.float64)
     if model.rated:
-        check_ratings_of(model, names, ratings)
+        check_ratings_of(model, "the history", names, ratings)
     return np.array(codes, dtype=np.int64), ratings
 
 
@@ -296,7 +320,7 @@ def read_histories(model: Model, histories: Histories) -> tuple[np.ndarray, Inte
     if model.rated:
         if ratings is None:
             ratings = np.full(len(entries.item), np.nan)
-        check_ratings_of(model, entries.items[entries.item], ratings)
+        check_ratings_of(model, entries.source, entries.items[entries.item], ratings)
     elif ratings is not None and not np.isnan(ratings).all():
         warnings.warn(
             f"{entries.source}: this run was trained on clicks, so ratings are not read: all items count as liked"
@@ -310,6 +334,8 @@ def _entries(histories: Histories) -> _Entries:
     source = "the histories"
     if isinstance(histories, str | Path):
         source, histories = str(histories), read_own_file(histories)
+    elif isinstance(histories, OneHistory):
+        source, histories = histories.source, histories.entries
     if isinstance(histories, RatingLog):
         log = histories
         people, person = np.unique(log.user, return_inverse=True)  # those that a selection has left

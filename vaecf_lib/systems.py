@@ -6,7 +6,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from . import baselines, models
-from .errors import ConfigError
+from .errors import ConfigError, shown
 from .models.base import Model
 from .options import Option, declared
 
@@ -60,9 +60,14 @@ def register(model: type[Model], slug: str | None = None, about: str | None = No
         settings: what this system has instead of the model's defaults.
 
     Raises:
-        ConfigError: the name is taken, or a setting is no option of the model.
+        ConfigError: ``model`` is none, has no name, or one that is taken, or a setting is no option of it.
     """
-    system = System(slug or model.slug, about or model.about, model, settings)
+    if not isinstance(model, type) or not issubclass(model, Model):
+        raise ConfigError(f"register: model={shown(model)}: must be a class that inherits from Model")
+    slug, about = slug or getattr(model, "slug", None), about or getattr(model, "about", None)
+    if not slug or not about:
+        raise ConfigError(f"register: {model.__name__} has no {'about' if slug else 'slug'}: give one")
+    system = System(slug, about, model, settings)
     unknown = sorted(set(settings) - set(system.options))
     if unknown:
         raise ConfigError(f"{system.slug}: {model.__name__} has no option {unknown[0]}")

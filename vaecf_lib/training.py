@@ -8,15 +8,15 @@ import math
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any, Literal
 
 import torch
-from filelock import FileLock, Timeout
 from torch import Tensor
 
-from .checkpoints import BEST, load_tensors, save_model, save_tensors, write_json
+from . import distributed, sharding
+from .checkpoints import BEST, load_tensors, locked, save_model, save_tensors, write_json
 from .data import RowSweep, Split, Sweep
 from .environment import describe, in_kernel, pick_device
 from .errors import ConfigError, DataError, TrainingError, shown
@@ -111,7 +111,7 @@ class Trainer:
         split: as for :func:`fit`; only ``split.train`` is looked at.
         epochs: length of the training that schedules and annealed weights run over; ``progress``, the share of all
             updates done, is 1 afterwards.
-        batch_size, precision, schedule, device, warm_start: as for :func:`fit`.
+        batch_size, precision, schedule, device, warm_start, shard_items: as for :func:`fit`.
 
     Attributes:
         phases: the model's; ``step`` counts them from 0.
@@ -132,12 +132,16 @@ class Trainer:
         schedule: Literal["constant", "cosine"] = "constant",
         device: str | torch.device = "auto",
         warm_start: bool = False,
+        shard_items: bool = False,
     ):
         _check_split(model, split)
+        sharding.check_unsplit(model)
         self.device = pick_device(device)
         if not warm_start:
             model.reset_parameters()
         model.describe(split)
+        if shard_items:
+            sharding.split_items(model, self.device)
         model.to(self.device)
         self.model, self.split = model, split.to(self.device)
         model.prepare(self.split.train)
@@ -150,9 +154,12 @@ class Trainer:
         self.epoch, self.steps = 0, 0
         self._batch_number = 0
         self._unchecked: list[tuple[int, int, str, Tensor]] = []
+        distributed.check_phases(model.slug, self.phases)
+        if distributed.place().count > 1:
+            self.follow_first()
 
     def _sweep(self, number: int) -> Sweep:
-        return self.phases[number].sweep or RowSweep(self.split.train)
+        return self.phases[number].sweep or RowSweep(self.split.train, share=distributed.place())
 
     def _groups(self) -> list[list[int]]:
         """Return the phases' numbers in order, neighbours with per="batch", which interleave, in one group."""
@@ -215,7 +222,8 @@ class Trainer:
             for name, value in self.step(batch, number).items():
                 sums[prefix + name] = sums.get(prefix + name, 0.0) + value * len(batch)
                 weights[prefix + name] = weights.get(prefix + name, 0) + len(batch)
-        means = {name: float(value) / weights[name] for name, value in sums.items()}
+        sums, weights = distributed.sums(sums, self.device), distributed.sums(weights, self.device)
+        means = {name: float(value) / float(weights[name]) for name, value in sums.items()}
         return {"loss": sum(v for n, v in means.items() if n.split("/")[-1] == "loss"), **means}
 
     def step(self, batch: Any, phase: int = 0) -> dict[str, Tensor | float]:
@@ -225,6 +233,8 @@ class Trainer:
             batch: from :meth:`updates`, or any that the phase's loss reads: of users, ``split.train.rows(…)``.
             phase: which of ``phases``, counted from 0. How the phases of a model take turns, and what is called
                 ``after`` each, :meth:`updates` knows.
+
+        Among several processes the batch is this one's part of the update, and so are loss and terms.
 
         Raises:
             TrainingError: the loss is not finite (on a GPU it is looked at every 50 updates).
@@ -237,14 +247,19 @@ class Trainer:
         if self.schedule == "cosine":
             for group in optimiser.param_groups:
                 group["lr"] = phase.lr * 0.5 * (1 + math.cos(math.pi * progress))
-        with mixed:
+        users = len(batch)
+        if users == 0 and distributed.place().count > 1:  # anybody's loss, of weight zero, has gradients to be added
+            batch = self.split.train.rows(torch.zeros(1, dtype=torch.int64))
+        with mixed, distributed.own_noise(self.steps, self.device):
             loss, terms = phase.loss(batch, progress)
-        self._unchecked.append((self.steps, self._batch_number, phase.name, loss.detach()))
+        part, whole = distributed.part_of_loss(loss, users)
+        self._unchecked.append((self.steps, self._batch_number, phase.name, whole))
         if self.device.type == "cpu" or len(self._unchecked) >= 50:  # on a GPU each look would wait for the device
             self._check_finite()
         # Phases may share weights (an adversary's gradients pass through the generator): clear only our own.
         optimiser.zero_grad(set_to_none=True)
-        loss.backward()
+        part.backward()
+        distributed.add_gradients(p for group in optimiser.param_groups for p in group["params"])
         optimiser.step()
         self.steps += 1
         terms = {"loss": loss, **terms}
@@ -262,26 +277,47 @@ class Trainer:
     def _check_weights(self) -> None:
         """Refuse weights that the epoch's last update spoilt, whose loss nobody will see."""
         for name, weight in self.model.named_parameters():
-            if not bool(weight.isfinite().all()):
+            if not all(bound.isfinite() for bound in weight.aminmax()):  # one pass, and nan comes through
                 raise TrainingError(
                     f"the weights {name} are not finite after epoch {self.epoch + 1}. Lower lr or a loss weight; "
                     "with precision='bf16' try 'fp32'; check the data for extreme values"
                 )
 
     def state(self) -> dict[str, Tensor]:
-        """Return everything that decides how training goes on, as named tensors: weights, optimisers, generators."""
+        """Return everything that decides how training goes on, as named tensors: weights, optimisers, generators.
+
+        Where the output layer is split over processes all must call it, and the first has the whole.
+        """
         tensors = {f"model.{name}": value for name, value in self.model.state_dict().items()}
         tensors |= {"done.epochs": torch.tensor(self.epoch), "done.updates": torch.tensor(self.steps)}
+        in_parts = self._in_parts()
         for i, optimiser in enumerate(self.optimisers):
             for j, state in optimiser.state_dict()["state"].items():
-                tensors |= {f"optimiser.{i}.{j}.{key}": torch.as_tensor(value) for key, value in state.items()}
+                for key, value in state.items():
+                    name, value = f"optimiser.{i}.{j}.{key}", torch.as_tensor(value)
+                    split = value.ndim > 0 and name.startswith(in_parts)
+                    tensors[name] = distributed.whole(value, self.model.n_items) if split else value
         tensors["rng.cpu"] = torch.get_rng_state()
         if self.device.type == "cuda":
             tensors["rng.cuda"] = torch.cuda.get_rng_state(self.device)
         return tensors
 
+    def _in_parts(self) -> tuple[str, ...]:
+        """Return how the names in :meth:`state` begin of which each process has rows of its own."""
+        names = [f"model.{name}" for name in sharding.split_names(self.model)]
+        for i, optimiser in enumerate(self.optimisers):
+            parameters = [parameter for group in optimiser.param_groups for parameter in group["params"]]
+            split = [j for j, parameter in enumerate(parameters) if isinstance(parameter, distributed.OwnRows)]
+            names += [f"optimiser.{i}.{j}." for j in split]
+        return tuple(names)
+
+    def follow_first(self, state: dict[str, Tensor] | None = None) -> None:
+        """Take over a state, or the present one; if there are several processes, that of the first."""
+        state = self.state() if state is None else state
+        self.load_state(distributed.tensors_of_first(state, self.device, self._in_parts()))
+
     def load_state(self, tensors: dict[str, Tensor]) -> None:
-        """Take over a state of :meth:`state`, of the same model and split."""
+        """Take over a state of :meth:`state`, of the same model and split; of what is in parts, this process's rows."""
         groups: dict[str, dict] = {}
         for name, tensor in tensors.items():
             kind, _, rest = name.partition(".")
@@ -295,9 +331,9 @@ class Trainer:
                 if int(phase) == i:
                     states.setdefault(int(parameter), {})[key] = tensor
             optimiser.load_state_dict({"state": states, "param_groups": optimiser.state_dict()["param_groups"]})
-        torch.set_rng_state(groups["rng"]["cpu"])
+        torch.set_rng_state(groups["rng"]["cpu"].cpu())
         if "cuda" in groups["rng"]:
-            torch.cuda.set_rng_state(groups["rng"]["cuda"], self.device)
+            torch.cuda.set_rng_state(groups["rng"]["cuda"].cpu(), self.device)
 
 
 @checked
@@ -319,6 +355,7 @@ def fit(
     on_epoch: Callable[[Run], bool | None] | None = None,
     stop_after: int | None = None,
     extend: bool = False,
+    shard_items: bool = False,
 ) -> Run:
     """Train ``model`` on ``split.train``; leave it with the weights of the best epoch on ``split.valid``.
 
@@ -328,11 +365,14 @@ def fit(
     A training may stop early (``patience``, ``on_epoch``, ``stop_after``); none of these changes what an epoch does. A
     run that stopped, called again with the same folder and without what stopped it, goes on as if it never had.
 
+    Several processes (``torchrun``, or a process group of your own) share the users of each batch, unless ``fit`` is
+    called inside of :func:`~vaecf_lib.distributed.alone`; all of them must call it alike.
+
     Args:
         model: any ``Model``; it is trained in place.
         split: from one of the split functions. Without a validation part the last epoch is kept.
         epochs: passes over the training users; 0 only prepares the model.
-        batch_size: users per update.
+        batch_size: users per update, of all processes together.
         seed: of the weights, the order of users and all noise.
         device: "auto" (cuda, mps, cpu) or a torch device; the model stays there.
         out: folder for the run. A checkpoint is written after each epoch; if the folder holds one of the same
@@ -352,18 +392,22 @@ def fit(
         patience: stop after so many validations in a row without a new best. Not under schedule="cosine", whose last
             epochs are meant to be the best; nothing without a validation part.
         on_epoch: called after every epoch, validated and kept, with the run so far; if it returns true, training stops.
-            What it draws from torch's generators does not change the training.
+            What it draws from torch's generators does not change the training. Of several processes the first calls it.
         stop_after: make only the first so many of the epochs: a training whose best epoch is known is repeated so.
         extend: go on with a run of fewer epochs even if an unbroken run would be another: what is annealed is held at
             its last value. The manifest says so.
+        shard_items: split the items of the output layer over the processes, if there are several, where one device
+            cannot hold it. The run's folder is that of one process.
 
     Raises:
         ConfigError: options out of range or that do not fit, or ``out`` holds a run with other settings, or with a
-            number of epochs that cannot be changed, or is being written.
+            number of epochs that cannot be changed, or is being written; or several processes cannot share the model.
         DataError: a file of the run in ``out`` is damaged, or belongs to another run.
-        TrainingError: the loss became nan or infinite; the last checkpoint is whole.
+        TrainingError: the loss became nan or infinite, or another process is gone; the last checkpoint is whole.
     """
     _check_split(model, split)
+    if on_epoch is not None and not callable(on_epoch):
+        raise ConfigError(f"fit: on_epoch={shown(on_epoch)}: must be a function of the run so far, or None")
     if patience is not None and schedule == "cosine":
         raise ConfigError(
             f"patience={patience} does not fit schedule='cosine', whose last epochs are meant to be the best: give none"
@@ -373,8 +417,6 @@ def fit(
     lower_is_better = parse_metric(metric).lower_is_better
     if split.valid is not None:
         check_metrics(model, split.valid, (metric,))
-    device = pick_device(device)
-    out = None if out is None else Path(out)
     settings = {
         "model": model.slug,
         "config": model.config,
@@ -390,16 +432,26 @@ def fit(
         "valid_sha256": split.valid and [split.valid.history.sha256, split.valid.targets.sha256],
         "items_sha256": None if split.items is None else split.items.sha256,
     }
-    with _locked(out), _own_generators(device):
+    folder = None if out is None else Path(out)
+    lock = distributed.entered_by_first(locked(folder, (BEST, CHECKPOINT, MANIFEST, PEOPLE)))
+    with distributed.shared(device) as device, lock, _own_generators(device):
+        distributed.check_same(settings | {"shard_items": shard_items})
+        out = folder if distributed.place().rank == 0 else None  # one process writes
         torch.manual_seed(seed)
-        trainer = Trainer(model, split, epochs, batch_size, precision, schedule, device, warm_start)
+        trainer = Trainer(model, split, epochs, batch_size, precision, schedule, device, warm_start, shard_items)
         split = trainer.split
         run = Run(model, metric, device=str(device), people=split.people, source=split.source)
         epochs = epochs if trainer.phases else 0
         goal = epochs if stop_after is None else min(epochs, stop_after)
-        extended, new = None, out is not None and not (out / CHECKPOINT).exists()
-        if out is not None:
-            settings, extended = _resume(trainer, run, out, settings, goal, extend)
+        extended, new = None, folder is not None and distributed.by_first(lambda: not (folder / CHECKPOINT).exists())
+        if folder is not None:
+            asked, state = settings, trainer.state()
+            settings, extended, run.history, run.best_epoch = distributed.by_first(
+                lambda: _resume(trainer, out, asked, goal, extend, state)
+            )
+            trainer.epochs = settings["epochs"]
+            trainer.follow_first(state)
+            del state  # which may be as large as the model
         run.settings = settings
         if out is not None:
             save_people(run, out)
@@ -407,7 +459,10 @@ def fit(
         sitting = out is not None and (new or (trainer.epoch < goal and run.stopped is None))
         if sitting:
             limits = {"epochs": epochs, "stop_after": stop_after, "patience": patience, "extended": extended}
-            open_sitting(out, settings | {"split": split.source}, trainer.epoch, limits | describe(device))
+            limits |= describe(device) | {"processes": distributed.place().count}
+            about = {"run": _key(settings), **settings, "split": split.source}
+            open_sitting(out, about, trainer.epoch, limits)
+        progress = progress and distributed.place().rank == 0
         if progress and split.kept is not None and not in_kernel():
             print(split.kept, file=sys.stderr)
         bar = _Progress(goal, trainer.epoch, progress)
@@ -424,16 +479,15 @@ def fit(
             run.history.append(row)
             if _is_best(run.history, metric, lower_is_better):
                 run.best_epoch = trainer.epoch
-                best_state = None if out is not None else _copy(model)
-                if out is not None:
+                best_state = None if folder is not None else _copy(model)
+                if folder is not None:
                     _save_best(run, out, settings)
-            if out is not None:
+            if folder is not None:
                 _save(trainer, run, out, settings)
             bar.update(trainer.epoch, row, metric)
             stop = False
             if on_epoch is not None:
-                with _own_generators(device):
-                    stop = on_epoch(run)
+                stop = distributed.by_first(lambda: _ask(on_epoch, run, device))
             if trainer.epoch < goal:
                 run.stopped = "on_epoch asked for it" if stop else _out_of_patience(run, patience)
         if run.stopped is None and trainer.epoch < epochs:
@@ -448,7 +502,9 @@ def fit(
             if sitting:
                 close_sitting(out, trainer.epoch, run.stopped)
             run.manifest = read_manifest(out) or None
-        if best_state is not None:
+        if folder is not None or shard_items:
+            best_state = distributed.tensors_of_first(best_state or {}, device, sharding.split_names(model))
+        if best_state:
             model.load_state_dict(best_state)
     model.eval()
     return run
@@ -457,6 +513,12 @@ def fit(
 def _own_generators(device: torch.device) -> AbstractContextManager:
     """Leave torch's generators as they were found."""
     return torch.random.fork_rng(devices=[device] if device.type == "cuda" else [])
+
+
+def _ask(on_epoch: Callable[[Run], bool | None], run: Run, device: torch.device) -> bool:
+    """Return whether the callback wants the training to stop; it runs in one process, and draws what it likes."""
+    with distributed.alone(), _own_generators(device):
+        return bool(on_epoch(run))
 
 
 def _out_of_patience(run: Run, patience: int | None) -> str | None:
@@ -482,40 +544,17 @@ def _is_best(history: list[dict], metric: str, lower_is_better: bool) -> bool:
 CHECKPOINT = "checkpoint.safetensors"
 
 
-@contextmanager
-def _locked(out: Path | None) -> Iterator[None]:
-    """Keep other processes out of the run's folder; the lock dies with this process, however that ends.
-
-    Raises:
-        ConfigError: another process has it.
-    """
-    if out is None:
-        yield
-        return
-    out.mkdir(parents=True, exist_ok=True)
-    lock = FileLock(out / ".lock")
-    try:
-        lock.acquire(timeout=0)
-    except Timeout as error:
-        raise ConfigError(f"{out} is being written by another process: wait for it, or give another folder") from error
-    try:
-        for name in (BEST, CHECKPOINT, MANIFEST, PEOPLE):  # what a process killed while it wrote has left
-            for stale in out.glob(f".{name}.*.tmp"):
-                stale.unlink()
-        yield
-    finally:
-        lock.release()
-
-
 def _key(settings: dict) -> str:
     """Return what tells the files of one run from those of another."""
     return hashlib.sha256(json.dumps(settings, sort_keys=True, default=plain).encode()).hexdigest()
 
 
-def _save_best(run: Run, out: Path, settings: dict) -> None:
-    """Write the model as it is, and what :func:`~vaecf_lib.load_run` says of it."""
+def _save_best(run: Run, out: Path | None, settings: dict) -> None:
+    """Write the model as it is, and what :func:`~vaecf_lib.load_run` says of it; without ``out``, only give a part."""
     note = {"trained_with": settings, "source": run.source, "epoch": run.best_epoch}
-    save_model(run.model, out / BEST, run=_key(settings), **note)
+    weights = run.model.state_dict()
+    if out is not None:
+        save_model(run.model, out / BEST, weights, run=_key(settings), **note)
 
 
 def _load_best(out: Path, settings: dict, epoch: int | None = None) -> dict[str, Tensor]:
@@ -529,29 +568,36 @@ def _load_best(out: Path, settings: dict, epoch: int | None = None) -> dict[str,
     return tensors
 
 
-def _save(trainer: Trainer, run: Run, out: Path, settings: dict) -> None:
-    """Write all that a later call needs to go on."""
+def _save(trainer: Trainer, run: Run, out: Path | None, settings: dict) -> None:
+    """Write all that a later call needs to go on; without ``out``, only give a part of it."""
     note = {"settings": settings, "epoch": trainer.epoch, "history": run.history, "best_epoch": run.best_epoch}
-    save_tensors(out / CHECKPOINT, trainer.state(), note)
+    state = trainer.state()
+    if out is not None:
+        save_tensors(out / CHECKPOINT, state, note)
 
 
-def _resume(trainer: Trainer, run: Run, out: Path, settings: dict, goal: int, extend: bool) -> tuple[dict, str | None]:
-    """Take over the checkpoint in ``out``, if there is one of the same settings, to go on to ``goal`` epochs.
+def _resume(
+    trainer: Trainer, out: Path, settings: dict, goal: int, extend: bool, state: dict[str, Tensor]
+) -> tuple[dict, str | None, list[dict], int]:
+    """Put the checkpoint in ``out`` into ``state``, if there is one of the same settings, to go on to ``goal`` epochs.
+
+    ``state`` is that of the trainer until then.
 
     Returns:
-        The settings that the run was begun with, whose ``epochs`` the schedule runs over; and, if these are other than
-        asked for now, in words from how many epochs the run is extended.
+        The settings that the run was begun with, whose ``epochs`` the schedule runs over; if these are other than
+        asked for now, in words from how many epochs the run is extended; the history and the best epoch so far.
     """
     path = out / CHECKPOINT
     if not path.exists():
         if (out / BEST).exists() and load_tensors(out / BEST)[1].get("run") != _key(settings):
             raise ConfigError(f"{out} holds {BEST} of another run, without its {CHECKPOINT}: give another folder")
-        return settings, None
+        return settings, None, [], 0
     tensors, note = load_tensors(path)
     if "settings" not in note:
         raise DataError(f"{path}: a model, not the checkpoint of a training: put that back, or give another folder")
+    older = DataError(f"{path}: written by an older version, which alone can go on with it: give another folder")
     if "done.epochs" not in tensors:
-        raise DataError(f"{path}: written by an older version, which alone can go on with it: give another folder")
+        raise older
     old, new = note["settings"], settings
     if any(old.get(key) != new[key] for key in ("train_sha256", "valid_sha256", "items_sha256")):
         raise ConfigError(f"{out} holds a run on other data, or on another split of them: give another folder")
@@ -565,6 +611,8 @@ def _resume(trainer: Trainer, run: Run, out: Path, settings: dict, goal: int, ex
             f"{out} holds a run with other settings ({'; '.join(changed)}): give the same ones to go on with it, "
             "or another folder to train anew"
         )
+    if not {name for name in state if name.startswith("model.")} <= tensors.keys():
+        raise older
     extended = None
     if trainer.phases:
         if note["epoch"] > goal:
@@ -574,10 +622,8 @@ def _resume(trainer: Trainer, run: Run, out: Path, settings: dict, goal: int, ex
             )
         extended = _extension(trainer.model, note, new["epochs"], extend, out)
     _load_best(out, old)
-    trainer.epochs = old["epochs"]
-    trainer.load_state(tensors)
-    run.history, run.best_epoch = note["history"], note["best_epoch"]
-    return old, extended
+    state |= tensors
+    return old, extended, note["history"], note["best_epoch"]
 
 
 def _extension(model: Model, note: dict, epochs: int, extend: bool, out: Path) -> str | None:

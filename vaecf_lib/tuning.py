@@ -15,7 +15,8 @@ from typing import Any
 import numpy as np
 import torch
 
-from .checkpoints import write_json
+from . import distributed
+from .checkpoints import locked, write_json
 from .data import RatingLog, Split
 from .environment import pick_device
 from .errors import ConfigError, DataError, TrainingError
@@ -24,7 +25,7 @@ from .experiment import PROTOCOLS, assign_settings
 from .models.base import Model
 from .options import Option, checked, plain
 from .systems import SYSTEMS, build
-from .training import Run, _locked, fit
+from .training import Run, fit
 
 RECORD = "tuning.json"
 
@@ -237,6 +238,7 @@ def _train(
 
 
 @checked
+@distributed.alone()
 def tune(
     slug: str,
     log: RatingLog,
@@ -310,7 +312,7 @@ def tune(
     out = None if out is None else Path(out)
     if progress and split.kept is not None:
         print(split.kept, file=sys.stderr)
-    with _locked(out):
+    with locked(out, (RECORD,)):
         done, spent = _open_record(out, about, space)
         start = time.monotonic() - spent
         deadline = math.inf if budget is None else start + budget

@@ -92,6 +92,12 @@ def test_warnings_that_would_come_are_in_the_report():
     assert "10 of 40 users kept" in note and f"warning: {note}" in str(vc.data.check(log, {"weak": vc.split_weak}))
 
 
+def test_sizes_count_whom_a_part_holds_and_not_whom_it_could():
+    """A part has the rows and columns of the whole data: users and items without an interaction are none of its."""
+    part = vc.data.Interactions.from_pairs([0, 0, 3], [1, 2, 2], shape=(5, 7))
+    assert vc.data.PartSize.of(part, 4) == vc.data.PartSize(users=2, items=2, interactions=3, users_without_targets=4)
+
+
 @pytest.mark.parametrize(
     ("most", "labels"),
     [(1, ["1"]), (2, ["1", "2-4"]), (5, ["1", "2-4", "5-9"]), (999, None), (1000, None), (5000, None)],

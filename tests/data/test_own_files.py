@@ -1,7 +1,10 @@
 """The user's own .csv, .tsv, .parquet and .npz: read as written, or refused in one line."""
 
+import gc
 import gzip
 import io
+import re
+import warnings
 from datetime import date
 
 import numpy as np
@@ -114,6 +117,18 @@ def test_npz_with_its_own_split(tmp_path):
     split = {"user": [0, 0, 1, 1], "item": [0, 1, 0, 1], "rating": [1.0, 2, 3, 4], "is_test": [False, True] * 2}
     split = vc.split_ratings(read(tmp_path, split, "npz"), valid=0.0, train=0.9, test=0.1)
     assert split.test.targets.values.tolist() == [2.0, 4.0]
+
+
+def test_a_damaged_npz_is_closed(tmp_path):
+    """Where files left open may not be removed or written, the user could not even mend it."""
+    np.savez(tmp_path / "mine.npz", user=[1], item=[2])
+    damaged = (tmp_path / "mine.npz").read_bytes()[:-9]
+    with warnings.catch_warnings(record=True) as said:
+        warnings.simplefilter("always")
+        with pytest.raises(vc.DataError, match=r"mine\.npz: cannot be read as \.npz"):
+            read(tmp_path, damaged, "npz")
+        gc.collect()
+    assert [str(warning.message) for warning in said] == []
 
 
 # --- ids ----------------------------------------------------------------------------------------------------------
@@ -390,3 +405,12 @@ def test_a_history_that_is_not_utf8(tmp_path):
     (tmp_path / "h.txt").write_bytes(b"caf\xe9\n")
     with pytest.raises(vc.DataError, match="not UTF-8 text"):
         vc.data.read_history(tmp_path / "h.txt")
+
+
+def test_why_a_history_cannot_be_read_is_said_once(tmp_path):
+    """In the system's words where it has some, which leave out the path said before; else in those of the error."""
+    cut = tmp_path / "h.txt.gz"
+    cut.write_bytes(gzip.compress(b"7\n8\n")[:-4])
+    for path, reason in ((tmp_path / "missing.txt", "No such file or directory"), (cut, "Compressed file ended .*")):
+        with pytest.raises(vc.DataError, match=rf"^{re.escape(str(path))}: cannot be read \({reason}\)\. Give"):
+            vc.data.read_history(path)

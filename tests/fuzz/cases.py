@@ -52,7 +52,6 @@ def answer(function, *arguments, **keywords):
     """
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
-        warnings.simplefilter("ignore", ResourceWarning)  # numpy leaves a damaged .npz to the garbage collector
         try:
             result = function(*arguments, **keywords)
         except vc.VaecfError as error:

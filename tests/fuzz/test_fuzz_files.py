@@ -21,6 +21,7 @@ from hypothesis import strategies as st
 from pyarrow import parquet
 
 import vaecf_lib as vc
+from vaecf_lib.experiment import PROTOCOLS, cuts_of
 
 # --- tables of text -----------------------------------------------------------------------------------------------
 
@@ -148,7 +149,7 @@ def folder(tmp_path_factory):
 
 @pytest.mark.parametrize(("kind", "separator"), [("csv", ","), ("TSV", "\t")])
 @given(data=st.data())
-@cases(40)
+@cases(30)
 def test_a_text_file_is_read_as_written_or_refused(folder, kind, separator, data):
     table = data.draw(tables())
     path = folder / f"mine.{kind}"
@@ -318,6 +319,54 @@ def test_a_damaged_file_is_read_as_it_stands_or_refused(folder, kind, data):
         assert as_pandas is None or found == as_pandas
     elif kind == "npz":  # each array in it has a checksum
         assert content(log) == content(vc.RatingLog.from_frame(frame.drop_duplicates(["user", "item"], keep="last")))
+
+
+# --- from the file to a report ------------------------------------------------------------------------------------
+
+
+@st.composite
+def grids(draw):
+    """Draw a sound table with enough people and items to be split."""
+    pairs = [(u, i) for u in range(8) for i in range(7)]
+    pairs = draw(st.lists(st.sampled_from(pairs), min_size=25, unique=True))
+    table = {"user": [f"u{u}" for u, _ in pairs], "item": [str(i) for _, i in pairs]}
+    return table | {"rating": [str(1 + (u + 2 * i) % 5) for u, i in pairs]}
+
+
+@given(data=st.data())
+@cases(20)
+def test_a_file_is_reported_as_it_is_read_and_split(folder, data):
+    """`vaecf check` counts what the file says, and each of its splits is, or is refused, as `vaecf fit` would have it."""
+    table = data.draw(tables() | grids())
+    path = folder / "checked.csv"
+    path.write_bytes(as_text(data.draw, table, ","))
+    protocols = data.draw(st.sampled_from([[*PROTOCOLS], [*PROTOCOLS], ["strong"], ["weak"], ["nonsense"]]))
+    settings = {"threshold": st.sampled_from([1, 2, None]), "min_items": st.integers(0, 6), "n_heldout": st.just(1)}
+    settings = data.draw(st.fixed_dictionaries({}, optional=settings))
+    if data.draw(st.integers(0, 4)) == 0:
+        settings |= data.draw(st.sampled_from([{"beta": 1}, {"min_items": -1}, {"threshold": "x"}]))
+    flags = [f for key, value in settings.items() for f in ("--set", f"{key}={json.dumps(value)}")]
+    only = [] if len(protocols) > 1 else ["--protocol", *protocols]
+    done = vaecf("check", path, "--json", *only, *flags)
+    expected, cuts = meaning(table), answer(cuts_of, protocols, settings)
+    if isinstance(cuts, Refused):
+        assert done.refused == cuts
+        return
+    assert (done.refused is not None) == (expected is None)
+    if expected is None:
+        return
+    report, log = json.loads(done.out), answer(vc.read_own_file, path)
+    assert report["reading"]["rows"] == len(table["user"]) and report["interactions"] == len(expected)
+    assert [report["users"], report["items"]] == [len({row[at] for row in expected}) for at in (0, 1)]
+    assert [*report["splits"]] == protocols
+    for protocol, found in report["splits"].items():
+        split = answer(cuts[protocol], log)
+        if isinstance(split, Refused):
+            assert found["refused"] == split
+        else:
+            sizes = [found[part] and found[part]["interactions"] for part in ("train", "valid", "test")]
+            valid = None if split.valid is None else split.valid.targets.nnz
+            assert found["refused"] is None and sizes == [split.train.nnz, valid, split.test.targets.nnz]
 
 
 # --- from the file to the metrics ---------------------------------------------------------------------------------

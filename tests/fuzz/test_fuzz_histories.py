@@ -2,6 +2,7 @@
 
 import csv
 import io
+import json
 import math
 import re
 from pathlib import Path
@@ -100,7 +101,7 @@ RATING = st.one_of(st.integers(1, 5), st.floats(0.5, 9), st.floats(1, 5, width=3
 
 @pytest.mark.parametrize("slug", FORMS)
 @given(data=st.data())
-@cases(20)
+@cases(15)
 def test_any_history_gets_the_models_own_list_or_a_refusal(served, slug, data):
     draw, (model, _) = data.draw, served[slug]
     history, ratings = [], {}
@@ -155,7 +156,7 @@ def written(draw, kind, rows):
 
 @pytest.mark.parametrize("slug", FORMS)
 @given(data=st.data())
-@cases(20)
+@cases(12)
 def test_any_history_file_gets_the_same_list_or_one_line(served, tmp_path_factory, slug, data):
     """What is printed is what the model's own scores give for the names that are known; the others are counted."""
     draw, (model, run) = data.draw, served[slug]
@@ -191,6 +192,90 @@ def test_any_history_file_gets_the_same_list_or_one_line(served, tmp_path_factor
     unknown = {name for name, _ in rows} - known.keys()
     said = re.search(r"(\d+) unknown items? left out", done.err)
     assert int(said[1] if said else 0) == len(unknown)
+
+
+PEOPLE = st.sampled_from(["ann", "bob", "07", "7", "é\u0301"])
+
+
+def table_of_people(draw, rows, rated, folder):
+    """Write rows (user, item, rating or None) as a file; return its path."""
+    path = folder / draw(st.sampled_from(["people.csv", "people.tsv"]))
+    with path.open("w", encoding="utf-8", newline="") as handle:
+        writer = csv.writer(handle, delimiter="," if path.suffix == ".csv" else "\t")
+        writer.writerow(["user", "item", *["rating"] * rated])
+        writer.writerows(row if rated else row[:2] for row in rows)
+    return path
+
+
+@pytest.mark.parametrize("slug", FORMS)
+@given(data=st.data())
+@cases(8)
+def test_any_file_of_people_gets_each_their_own_list_or_one_line(served, tmp_path_factory, slug, data):
+    """What is printed is what the model's own scores give each of them, the last row of an item counting."""
+    draw, (model, run) = data.draw, served[slug]
+    rated = draw(st.booleans()) or (FORMS[slug] == "ratings" and draw(st.booleans()))
+    name = st.sampled_from(sorted(names())) | st.sampled_from([n for n in UNKNOWN if n.strip()])
+    rows = draw(st.lists(st.tuples(PEOPLE, name, st.sampled_from(["1", "4.5", "5"])), max_size=12))
+    bad = draw(st.integers(0, 5)) == 0
+    if bad:
+        odd = draw(st.sampled_from([("ann", "Hamlet", "3"), ("", "7", "3"), ("ann", " ", "3")]))
+        rows.insert(draw(st.integers(0, len(rows))), odd)
+    path = table_of_people(draw, rows, rated, tmp_path_factory.getbasetemp())
+    k = draw(st.integers(1, 30))
+    done = vaecf("recommend", run, "--histories", path, "-k", k)
+    known = {name: code for name, code in names().items() if code in set(model.item_index.tolist())}
+    if bad or not any(item in known for _, item, _ in rows) or (model.rated and not rated):
+        assert done.refused is not None
+        assert str(path) in done.refused or "are called 'Hamlet'" in done.refused
+        return
+    assert done.refused is None, done.refused
+    unknown = {item for _, item, _ in rows} - known.keys()
+    said = re.search(r"(\d+) unknown items? left out", done.err)
+    assert int(said[1] if said else 0) == len(unknown)
+    lists, ids = {}, sorted(IDS)
+    for user, rank, item, title, score in list(csv.reader(done.out.split("\n")[:-1], delimiter="\t"))[1:]:
+        entries = lists.setdefault(user, [])
+        entries.append((ids.index(item), float(score)))
+        assert int(rank) == len(entries) and title == title_of(ids.index(item))
+    assert lists.keys() == {user for user, _, _ in rows}
+    for user, entries in lists.items():
+        history = {known[i]: float(r) if model.rated else None for u, i, r in rows if u == user and i in known}
+        free, length = expected(model, history, k)
+        assert len(dict(entries)) == len(entries) == length
+        # People are scored together, where sums may round otherwise than alone.
+        best = sorted(free.values(), reverse=True)[:length]
+        np.testing.assert_allclose([score for _, score in entries], best, atol=1e-4)
+        np.testing.assert_allclose([score for _, score in entries], [free[code] for code, _ in entries], atol=1e-4)
+
+
+METRICS = {"ndcg@5": 1, "recall@3,mrr@5": 1, "rmse": 5, "accuracy": None, "": None, "ndcg@0": None}
+
+
+@pytest.mark.parametrize("slug", ["mult-vae", "means"])
+@given(data=st.data())
+@cases(8)
+def test_any_file_is_evaluated_or_refused_in_one_line(served, tmp_path_factory, slug, data):
+    """A person of five known items or more has something to be found, or one whom the file marks as tested."""
+    draw, (model, run) = data.draw, served[slug]
+    metrics, rated, marked = draw(st.sampled_from(sorted(METRICS))), draw(st.integers(0, 3)) > 0, draw(st.booleans())
+    ids = st.sets(st.sampled_from([*IDS, "f99", "8"]), min_size=draw(st.sampled_from([1, 1, 4])), max_size=9)
+    rows = [(u, i, draw(st.integers(1, 5)), draw(st.booleans())) for u in range(6) for i in sorted(draw(ids))]
+    frame = pd.DataFrame(rows, columns=["user", "item", "rating", "is_test"])
+    path = tmp_path_factory.getbasetemp() / "later.csv"
+    frame.drop(columns=["rating"] * (not rated) + ["is_test"] * (not marked)).to_csv(path, index=False)
+    done = vaecf("evaluate", run, "--interactions", path, "--metrics", metrics, "--json")
+    trained = {sorted(IDS)[code] for code in model.item_index.tolist()}
+    known = frame[frame["item"].isin(trained)]
+    tested = known[known["is_test"]]["user"].nunique() if marked else int((known["user"].value_counts() >= 5).sum())
+    suits = METRICS[metrics] is not None and (model.rates or metrics != "rmse") and (rated or not model.rated)
+    if not suits or not tested:
+        assert done.refused is not None
+        return
+    assert done.refused is None, done.refused
+    result = json.loads(done.out)
+    assert result["part"] == "all" and result["metrics"].keys() == set(metrics.split(","))
+    for value in result["metrics"].values():
+        assert value["n_users"] == tested and 0 <= value["mean"] <= METRICS[metrics]
 
 
 @given(content=st.binary(max_size=60), kind=st.sampled_from(["txt", "csv", "tsv", "parquet", ""]))

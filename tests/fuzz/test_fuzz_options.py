@@ -6,6 +6,7 @@ The oracle is the line that ``vaecf models SLUG`` prints: its words say which va
 import json
 import math
 import re
+import shlex
 import sys
 
 import numpy as np
@@ -146,6 +147,45 @@ def test_a_setting_on_the_command_line_is_what_it_is_in_python(slug, data):
         assert done.refused == in_python
     else:
         assert re.search(r"epochs=-1|metric|rates|clicks|planted|ratings", done.refused), done.refused
+
+
+VARIED = [None, "beta", "lr=1e-3:1e-1", "dropout", "beta=0.1:0.5,lr", "hidden=2:5", "likelihood"]
+VARIED_BADLY = ["", "nonsense", "beta=1:0", "beta=x", "hidden", "lr=0:1", "latent_dim=2:4", "beta=1:2:3"]
+
+
+@given(data=st.data())
+@cases(8)
+def test_any_tuning_finds_what_its_line_gives_or_is_refused(toy_file, data):
+    """The `vaecf fit` line that it prints has the best trial's value, to the last bit."""
+    draw = data.draw
+    wrong = draw(st.sampled_from([None, None, None, "system", "vary", "trials", "epochs", "budget", "setting"]))
+    vary = draw(st.sampled_from(VARIED if wrong != "vary" else VARIED_BADLY))
+    trials = draw(st.integers(2, 3)) if wrong != "trials" else draw(st.integers(-1, 0))
+    slug = "mult-vae" if wrong != "system" else draw(st.sampled_from(["popularity", "nonsense", ""]))
+    budget = draw(st.sampled_from(["1h", "60m", "3600"] if wrong != "budget" else ["", "0s", "1d", "-1"]))
+    settings = ["latent_dim=3", "n_heldout=8", "threshold=1"] + ["hidden=4"] * (vary != "hidden=2:5")
+    settings += ["latent_dim=0"] * (wrong == "setting")
+    arguments = ["--interactions", toy_file, "--trials", trials, "--epochs", -1 if wrong == "epochs" else 2]
+    arguments += ["--vary", vary] * (vary is not None) + ["--budget", budget, "--device", "cpu"]
+    done = vaecf("tune", slug, *arguments, *(f for setting in settings for f in ("--set", setting)), "--json")
+    if wrong is not None:
+        assert done.refused is not None
+        return
+    assert done.refused is None, done.refused
+    tuned = json.loads(done.out)
+    values = [trial["value"] for trial in tuned["trials"] if trial["state"] == "complete"]
+    assert len(tuned["trials"]) == trials and tuned["best"]["value"] == max(values)
+    fitted = vaecf(*shlex.split(tuned["command"])[1:], "--json")
+    assert json.loads(fitted.out)["validation"] == {tuned["metric"]: tuned["best"]["value"]}
+
+
+@pytest.fixture(scope="module")
+def toy_file(tmp_path_factory):
+    """The ratings of 60 people on 12 films, as a user has them."""
+    path, rng = tmp_path_factory.mktemp("tuning") / "toy.csv", np.random.default_rng(0)
+    rows = [(u, i, rng.integers(1, 6)) for u in range(60) for i in rng.choice(12, size=7, replace=False)]
+    pd.DataFrame(rows, columns=["user", "item", "rating"]).to_csv(path, index=False)
+    return path
 
 
 @pytest.fixture(scope="module")

@@ -42,7 +42,7 @@ def test_the_measurement_writes_what_the_chapters_read(tmp_path, monkeypatch):
     assert result["n_users"] <= 100 and result["gain"] == 0.0, "untrained, both likelihoods have the same weights"
 
 
-def test_timing_takes_every_row_that_is_trained(tmp_path, monkeypatch):
+def test_timing_takes_every_row_that_is_trained(tmp_path, monkeypatch, capsys):
     small = {"latent_dim": 4, "hidden": 8}
     rows = {"popularity": Row("popularity"), "small": Row("mult-vae", small)}
     for study in ("likelihoods", "recvae", "systems"):
@@ -52,3 +52,5 @@ def test_timing_takes_every_row_that_is_trained(tmp_path, monkeypatch):
     result = json.loads((tmp_path / "timing" / "planted.json").read_text())
     assert list(result["seconds_per_epoch"]) == ["small"] and result["seconds_per_epoch"]["small"] > 0
     assert result["command"] == "vaecf timing planted --n-heldout 100"
+    said = capsys.readouterr().err.splitlines()
+    assert len(said) == 3 and all(line.startswith("small: ") for line in said), "one of each study, no epoch's"

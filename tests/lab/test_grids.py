@@ -12,7 +12,7 @@ import torch
 import vaecf_lib as vc
 from vaecf_lib.explore import load_states
 from vaecf_lib.lab import grids
-from vaecf_lib.lab.grid import Grid, GridByEpoch, Toy
+from vaecf_lib.lab.grid import Grid, GridByEpoch, Toy, Trained
 from vaecf_lib.lab.grids import GRIDS
 from vaecf_lib.systems import build
 
@@ -156,6 +156,25 @@ def test_the_toys_joint_density_is_the_planted_worlds():
     logits = torch.tensor(vc.planted_world().logits(z.numpy()))
     expected = torch.log_softmax(logits, -1)[:, items].sum(-1) - 0.5 * (z * z).sum(-1) - math.log(2 * math.pi)
     assert torch.allclose(grids.log_joint(items)(z), expected)
+
+
+def test_the_toys_bounds_lie_below_the_evidence(monkeypatch):
+    """Half trained: the surrogate below the ELBO, and that below log p(x) by a sum over a fine lattice of z."""
+    monkeypatch.setitem(grids._TWO_TASTES, "steps", 20)
+    state = GRIDS["sivae_two_tastes"].state(1)
+    side = torch.linspace(-6, 6, 121, dtype=torch.float64)
+    log_joint = grids.log_joint(grids.shared_account())(torch.cartesian_prod(side, side))
+    evidence = torch.logsumexp(log_joint, 0).item() + 2 * math.log(0.1)
+    assert state["surrogate"] < state["elbo"] < evidence
+
+
+def test_the_clicks_on_a_history_are_a_histogram_of_shares(planted_split):
+    """Twenty bins of x_hat over [0, 1]: of an all but flat system every click is in the middle, and shares add up."""
+    model = build("mult-vae", planted_split.n_items, **SMALL)
+    trained = Trained(model, None, planted_split, {"D/right": 0.5, "T/right": 0.5, "ndcg@100": 0.1})
+    noted = grids._clicks(trained)
+    assert len(noted["share"]) == 20 and noted["share"].sum().item() == pytest.approx(1)
+    assert noted["share"][9:11].sum().item() == pytest.approx(1) and noted["on"] == pytest.approx(0.5, abs=0.05)
 
 
 def test_commands_of_kept_results_exist():

@@ -90,12 +90,12 @@ def test_the_setting_with_the_best_validation_value_is_chosen(tmp_path):
     assert table["chosen"].tolist() == [False, True]
 
 
-def write_run(folder, label, seed, best, epochs, *, curve=True, **settings):
+def write_run(folder, label, seed, best, epochs, *, curve=True, data="a", **settings):
     """Write a made-up run whose validation curve ends at ``epochs``."""
     run = {
         "model": "recvae", "dataset": "ml-1m", "protocol": "ratings", "cut": "80", "label": label, "seed": seed,
         "metrics": {name: {"mean": 0.9, "ci": 0.01, "n_users": 5} for name in ("mae", "rmse")}, "epochs": epochs, "best_epoch": best,
-        "device": "cpu", "settings": settings,
+        "device": "cpu", "settings": settings, "data_sha256": data,
     }  # fmt: skip
     if curve:
         run["validation_curve"] = [[epoch, 0.9 + 0.001 * abs(epoch - best)] for epoch in range(1, epochs + 1)]
@@ -131,6 +131,16 @@ def test_a_curve_validated_now_and_then_ends_where_it_ends(tmp_path):
     path = tmp_path / "measured" / "every fifth.0.json"
     path.write_text(json.dumps(json.loads(path.read_text()) | {"validation_curve": [[5, 0.92], [10, 0.91]]}))
     assert ledger.table("ml-1m", "ratings/80", folder=tmp_path)["best epoch"].tolist() == ["10 of 12, still improving"]
+
+
+def test_runs_on_other_data_of_the_same_name_are_not_averaged(tmp_path):
+    """As before and after a data set's parser was mended."""
+    write_run(tmp_path, "mult-vae", 0, 5, 20)
+    write_run(tmp_path, "mult-vae", 1, 5, 20, data="b")
+    with pytest.raises(
+        vc.DataError, match=r"mult-vae.1.json and .*mult-vae.0.json were made on different data called "
+    ):
+        ledger.table("ml-1m", "ratings/80", folder=tmp_path)
 
 
 def test_tables_without_any_curve_stay_as_narrow_as_they_were(tmp_path):

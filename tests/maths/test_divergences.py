@@ -51,6 +51,13 @@ def test_gaussian_log_prob_equals_scipy():
     assert np.allclose(maths.gaussian_log_prob(z, mu, logvar), expected)
 
 
+def test_standard_normal_log_prob_equals_scipy_for_any_shape():
+    """The sum is over the latent dimensions, the last ones: one code, a batch, several draws of a batch."""
+    for shape in ((3,), (5, 3), (4, 5, 3)):
+        z = torch.randn(shape).double()
+        assert np.allclose(maths.standard_normal_log_prob(z), stats.norm.logpdf(z).sum(-1))
+
+
 def test_annealing_rises_to_its_cap():
     beta = [maths.linear_annealing(p, cap=0.2, share=0.5) for p in (0.0, 0.25, 0.5, 1.0)]
     assert beta == [0.0, 0.1, 0.2, 0.2]

@@ -280,6 +280,15 @@ def test_hyvae_fusion_starts_as_the_mean():
     assert torch.allclose(model.combine(vae, deep), 0.5 * (vae + deep), atol=1e-6)
 
 
+@pytest.mark.parametrize("branches", ["both", "deep", "vae"])
+def test_hyvae_items_are_known_by_every_branch_there_is(branches):
+    """Alike items are found by the weights of both output layers side by side, or of the one that is there."""
+    model = vc.models.HyVAE(12, branches=branches, hidden=6, code=7)
+    weights = [p for name, p in model.named_parameters() if name in ("vae_output.weight", "deep_output.weight")]
+    assert len(weights) == (2 if branches == "both" else 1)
+    assert model.item_vectors().equal(torch.cat(weights, 1))
+
+
 def test_latent_input_of_bmf_is_never_built_and_equals_the_printed_one():
     """Z_U Phi_0 with the J K-wide input of the paper, against the sum over rated items of P_j = v_j Phi_j."""
     dense, matrix = small_ratings()

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 import vaecf_lib as vc
-from vaecf_lib.data import Batch
+from vaecf_lib.data import Batch, Interactions
 
 SMALL = {"latent_dim": 5, "hidden": 8}
 
@@ -172,6 +172,65 @@ def test_an_epoch_is_three_passes_of_the_encoder_and_one_of_the_decoder(planted_
     model = vc.models.RecVAE(planted_split.n_items, **SMALL)
     vc.fit(model, planted_split, epochs=2, batch_size=planted_split.train.n_users, device="cpu", progress=False)
     assert done == 2 * [*["encoder_loss"] * 3, "update_prior", "decoder_loss"]
+
+
+def test_an_epoch_reads_the_whole_input_of_each_user_once(planted_split):
+    """The old posterior of three encoder passes and the posterior of the decoder's are one pass, kept: 4 forwards, not 7."""
+    model = vc.models.RecVAE(planted_split.n_items, **SMALL)
+    users = {"encoder": 0, "old_encoder": 0}
+    for name in users:
+
+        def count(module, args, out, name=name):
+            users[name] += module.training * len(out[0]) / planted_split.train.n_users
+
+        getattr(model, name).register_forward_hook(count)
+    vc.fit(model, planted_split, epochs=3, device="cpu", progress=False)
+    assert users["encoder"] == pytest.approx(3 * 3)
+    # One table before the first update, one after each renewal; and the batch that asks first, before it is made.
+    assert users["old_encoder"] == pytest.approx(4 + 4 * 500 / planted_split.train.n_users, abs=1e-6)
+
+
+def test_the_kept_posterior_is_the_old_encoders_own():
+    """Whatever happens to its weights, and whichever matrix has users of the same numbers."""
+    model = vc.models.RecVAE(40, **SMALL)
+    one, other = (Interactions.from_pairs(*(clicks(seed=seed) != 0).nonzero().T, shape=(6, 40)) for seed in (0, 1))
+
+    def plain(batch):
+        with torch.no_grad():
+            return model.old_encoder(batch, drop=False)
+
+    def agree(batch):
+        return all(
+            torch.allclose(a, b, atol=1e-6) for a, b in zip(model.old_posterior(batch), plain(batch), strict=True)
+        )
+
+    some = torch.tensor([3, 1])
+    for _ in range(2):
+        assert agree(one.rows(some)) and agree(other.rows(some)) and agree(Batch.from_dense(clicks(seed=2)))
+        model.update_prior()
+    with torch.no_grad():
+        model.old_encoder.mu.bias += 1
+    assert agree(other.rows(some))
+    model.old_posterior.max_bytes = 0
+    model.update_prior()
+    assert agree(one.rows(some)) and model.old_posterior.matrix is other
+
+
+def test_the_decoders_pass_reads_the_present_encoder(planted_split):
+    """The kept posterior stands in only while the encoder is the one that was remembered."""
+    model = vc.models.RecVAE(planted_split.n_items, **SMALL).train()
+    batch = planted_split.train.rows(torch.arange(50))
+
+    def loss():
+        torch.manual_seed(0)
+        return model.decoder_loss(batch, 0.0)[0].item()
+
+    fresh = loss()
+    model.update_prior()
+    assert loss() == pytest.approx(fresh, rel=1e-6)
+    with torch.no_grad():
+        model.encoder.mu.bias += 1
+    assert loss() != pytest.approx(fresh, rel=1e-3)
 
 
 @pytest.mark.parametrize("alternating", [True, False])

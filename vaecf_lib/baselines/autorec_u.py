@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from ..data import Batch, Interactions
 from ..maths import observed_squared_error
 from ..models.base import Phase, penalised
 from ..models.ratings import RatingModel, row_means
-from ..nn import SparseInput
+from ..nn import ItemLayer, SparseInput
 
 
 class AutoRecU(RatingModel):
@@ -28,7 +28,7 @@ class AutoRecU(RatingModel):
     def __init__(self, n_items: int, hidden: int = 500, penalty: float = 0.02, lr: float = 1e-3):
         super().__init__(n_items)
         self.input = SparseInput(n_items, hidden, dropout=0.0)
-        self.output = nn.Linear(hidden, n_items)
+        self.output = ItemLayer(hidden, n_items)
         self.reset_parameters()
 
     def start(self, train: Interactions) -> None:

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from ..data import Batch, Interactions
 from ..models.base import Phase, penalised
 from ..models.ratings import Ratings, TransductiveModel
-from ..nn import SparseInput
+from ..nn import ItemLayer, SparseInput
 
 
 class CDAE(TransductiveModel):
@@ -42,7 +42,7 @@ class CDAE(TransductiveModel):
         self.input = SparseInput(self.n_items, self.config["hidden"], self.config["dropout"])
         self.likelihood = Ratings(self.n_items)
         self.nodes = nn.Embedding(n_users, self.config["hidden"])
-        self.output = nn.Linear(self.config["hidden"], self.n_items)
+        self.output = ItemLayer(self.config["hidden"], self.n_items)
 
     def reset_parameters(self) -> None:
         """Draw all weights anew."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
@@ -24,7 +24,8 @@ class Batch:
     """Some rows of an :class:`Interactions` matrix.
 
     ``users`` (B,) row numbers · ``counts`` (B,) interactions per row · ``rows`` (n,) position in the batch of each
-    interaction · ``items`` (n,) its column · ``values`` (n,) its value, or None where all are 1.
+    interaction · ``items`` (n,) its column · ``values`` (n,) its value, or None where all are 1 · ``source`` the matrix
+    whose rows ``users`` are, if they are any's.
     """
 
     users: Tensor
@@ -33,6 +34,7 @@ class Batch:
     items: Tensor
     values: Tensor | None
     n_items: int
+    source: Interactions | None = field(default=None, repr=False)
 
     def __len__(self) -> int:
         return len(self.users)
@@ -173,7 +175,7 @@ class Interactions:
         within = torch.arange(len(rows), device=self.device) - (counts.cumsum(0) - counts)[rows]
         at = starts[rows] + within
         values = None if self.values is None else self.values[at]
-        return Batch(users, counts, rows, self.indices[at], values, self.n_items)
+        return Batch(users, counts, rows, self.indices[at], values, self.n_items, self)
 
     def batches(self, batch_size: int, *, order: Tensor | None = None) -> Iterator[Batch]:
         """Yield batches of ``batch_size`` rows (the last may be smaller), in ``order`` or by row number."""

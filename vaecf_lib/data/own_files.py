@@ -139,7 +139,8 @@ def _read_parquet(path: Path, given: Mapping[str, str]) -> tuple[list[str], dict
 
 
 def _read_npz(path: Path, given: Mapping[str, str]) -> tuple[list[str], dict[str, Column]]:
-    with np.load(path, allow_pickle=False) as file:
+    # Opened here, for of a damaged file numpy would leave that to the garbage collector.
+    with path.open("rb") as handle, np.load(handle, allow_pickle=False) as file:
         names = list(file.files)
         if {"format", "shape", "data"} <= set(names):
             raise DataError(

@@ -67,12 +67,15 @@ class People:
     """The users of a split by their source ids, and all that the data say of each.
 
     ``ids`` (n,) source ids · ``histories`` (n, n_items) everything that was kept of them, held-out parts included ·
-    ``train_rows`` (n,) int64 row of the training part, -1 for users that were held out.
+    ``train_rows`` (n,) int64 row of the training part, -1 for users that were held out ·
+    ``disliked`` (n, n_items) what they rated below the threshold: part of no history, and never recommended to them;
+    None if there is nothing of the kind.
     """
 
     ids: np.ndarray
     histories: Interactions
     train_rows: np.ndarray
+    disliked: Interactions | None = None
 
 
 @dataclass(frozen=True)
@@ -122,6 +125,13 @@ def positives(log: RatingLog, threshold: float | None) -> RatingLog:
     return kept
 
 
+def negatives(log: RatingLog, threshold: float | None) -> RatingLog:
+    """Keep what :func:`positives` leaves out: the ratings below ``threshold``."""
+    if threshold is None or log.rating is None:
+        return log.select(np.zeros(len(log), dtype=bool))
+    return log.select(log.rating < threshold)
+
+
 def what_is_kept(log: RatingLog, liked: RatingLog, users: np.ndarray, threshold: float | None, min_items: int) -> Kept:
     """Count what is left of ``log``: the entries in ``liked`` of ``users``; warn where hardly anything is, or all."""
     scale = None if log.rating is None else (float(log.rating.min()), float(log.rating.max()))
@@ -156,6 +166,7 @@ def cut_interactions(
     users: np.ndarray,
     item_index: np.ndarray,
     *,
+    disliked: RatingLog,
     kept: Kept,
     source: dict[str, Any],
     remedies: dict[str, str],
@@ -163,7 +174,8 @@ def cut_interactions(
     """Cut the interactions of ``users`` with the items ``item_index`` (codes, ascending): every part has all users.
 
     ``part`` (n,) is TRAIN, VALID or TEST for each entry of ``log``. In the test all but the targets is history: a
-    validation click is known by then, and must not take a place in the ranking.
+    validation click is known by then, and must not take a place in the ranking. ``disliked``: what the threshold took
+    from ``log``.
 
     Raises:
         ConfigError: nothing is left for one of the parts (training, validation, test) that ``remedies`` names.
@@ -190,7 +202,7 @@ def cut_interactions(
         titles=_titles(log, item_index),
         items=log.items,
         kept=kept,
-        people=_people(log, users, users, item_index),
+        people=_people(log, disliked, users, users, item_index),
         source=source,
     )
 
@@ -227,18 +239,23 @@ def _titles(log: RatingLog, item_index: np.ndarray) -> tuple[str, ...] | None:
     return None if log.titles is None else tuple(log.titles[i] for i in item_index)
 
 
-def _people(log: RatingLog, users: np.ndarray, train_users: np.ndarray, item_index: np.ndarray) -> People:
-    """Return who ``users`` (ascending codes) are and what ``log`` has of them in the columns ``item_index``."""
+def _people(
+    log: RatingLog, disliked: RatingLog, users: np.ndarray, train_users: np.ndarray, item_index: np.ndarray
+) -> People:
+    """Return who ``users`` (ascending codes) are and what the logs have of them in the columns ``item_index``."""
     row, column = np.full(log.n_users, -1), np.full(log.n_items, -1)
     row[users], column[item_index] = np.arange(len(users)), np.arange(len(item_index))
-    keep = (row[log.user] >= 0) & (column[log.item] >= 0)
-    values = None if log.rating is None else log.rating[keep]
-    histories = Interactions.from_pairs(
-        row[log.user[keep]], column[log.item[keep]], values, shape=(len(users), len(item_index))
-    )
+
+    def matrix(log: RatingLog, ratings: np.ndarray | None) -> Interactions:
+        keep = (row[log.user] >= 0) & (column[log.item] >= 0)
+        values = None if ratings is None else ratings[keep]
+        shape = (len(users), len(item_index))
+        return Interactions.from_pairs(row[log.user[keep]], column[log.item[keep]], values, shape=shape)
+
     train_rows = np.full(len(users), -1)
     train_rows[row[train_users]] = np.arange(len(train_users))
-    return People(log.user_ids[users], histories, train_rows)
+    below = matrix(disliked, None)
+    return People(log.user_ids[users], matrix(log, log.rating), train_rows, below if below.nnz else None)
 
 
 def source_of(log: RatingLog, protocol: str, **settings: Any) -> dict[str, Any]:
@@ -330,7 +347,7 @@ def split_strong(
         titles=_titles(log, item_index),
         items=log.items,
         kept=kept,
-        people=_people(replace(log, rating=None), users, groups[0], item_index),
+        people=_people(replace(log, rating=None), negatives(whole, threshold), users, groups[0], item_index),
         source=source,
     )
 
@@ -377,6 +394,7 @@ def split_weak(
         part,
         users,
         np.arange(log.n_items),
+        disliked=negatives(whole, threshold),
         kept=kept,
         source=source,
         remedies={"training": remedy, "test": remedy} | ({"validation": "raise valid"} if valid > 0 else {}),
@@ -429,7 +447,7 @@ def split_ratings(
         item_index=item_index,
         titles=_titles(log, item_index),
         items=log.items,
-        people=_people(log, np.arange(log.n_users), np.arange(log.n_users), item_index),
+        people=_people(log, negatives(log, None), np.arange(log.n_users), np.arange(log.n_users), item_index),
         source=source,
     )
 
@@ -451,7 +469,8 @@ def split_all(log: RatingLog, threshold: float | None = None, min_items: int = 5
     users = some_active_users(log, min_items)
     kept = what_is_kept(whole, log, users, threshold, min_items)
     item_index = np.unique(log.item[np.isin(log.user, users)])
-    people = _people(log if ratings else replace(log, rating=None), users, users, item_index)
+    rated = log if ratings else replace(log, rating=None)
+    people = _people(rated, negatives(whole, threshold), users, users, item_index)
     return Split(
         protocol="all",
         train=people.histories,

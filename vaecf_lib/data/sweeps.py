@@ -29,10 +29,14 @@ class Sweep(Protocol):
 
 @dataclass(frozen=True)
 class RowSweep:
-    """Rows of a matrix, ``batch_size`` or ``per_batch`` at a time: users, or, of a transposed matrix, items."""
+    """Rows of a matrix, ``batch_size`` or ``per_batch`` at a time: users, or, of a transposed matrix, items.
+
+    ``share`` (r, n): of each batch every n-th row from the r-th on, counted from 0; of a small batch that may be none.
+    """
 
     matrix: Interactions
     per_batch: int | None = None
+    share: tuple[int, int] = (0, 1)
 
     def count(self, batch_size: int) -> int:
         """Return the number of batches."""
@@ -41,7 +45,9 @@ class RowSweep:
     def shuffled(self, batch_size: int) -> Iterator[Batch]:
         """Yield batches of rows."""
         order = torch.randperm(self.matrix.n_users).to(self.matrix.device)
-        return self.matrix.batches(self.per_batch or batch_size, order=order)
+        size, (first, step) = self.per_batch or batch_size, self.share
+        for start in range(0, len(order), size):
+            yield self.matrix.rows(order[start : start + size][first::step])
 
 
 @dataclass(frozen=True)

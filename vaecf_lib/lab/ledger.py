@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from ..errors import ConfigError
+from ..errors import ConfigError, DataError
 from . import RESULTS
 from .studies import STUDIES
 from .study import Options, with_cut
@@ -76,10 +76,16 @@ def measured(folder: Path = RESULTS) -> pd.DataFrame:
     was kept, nan in runs that did not note it. ``best_epoch`` is that epoch, nan in runs without a validation curve;
     ``improving`` is true where it was the last one and nothing but the end of the training made it so: the step sizes
     were constant and there were more than a few epochs.
+
+    Raises:
+        DataError: runs of one data set were made on different data, whose numbers do not belong in one table.
     """
-    rows = []
+    rows, first = [], {}
     for path in sorted((folder / "measured").glob("*.json")):
         run = json.loads(path.read_text(encoding="utf-8"))
+        other, data = first.setdefault(run["dataset"], (path, run["data_sha256"]))
+        if run["data_sha256"] != data:
+            raise DataError(f"{path} and {other} were made on different data called {run['dataset']}: remove the older")
         curve = run.get("validation_curve") or []
         best = run["best_epoch"] if curve else float("nan")
         constant = run["settings"].get("schedule", "constant") == "constant"

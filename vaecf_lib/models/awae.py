@@ -68,15 +68,15 @@ class AWAE(LikelihoodModel):
     def loss(self, batch: Batch, progress: float) -> tuple[Tensor, dict]:
         """Return the batch mean of distortion + l1 ||z||_1, plus mmd times the batch's discrepancy."""
         z = self.encode(batch)
-        distortion = -self.likelihood.log_prob(self.decode(z), batch).mean()
+        distortion = -self.log_prob(z, batch).mean()
         discrepancy = maximum_mean_discrepancy(z, torch.randn_like(z))
         norm = z.abs().sum(-1).mean()
         loss = distortion + self.config["mmd"] * discrepancy + self.config["l1"] * norm
         return loss, {"distortion": distortion, "mmd": discrepancy, "l1": norm}
 
     def phases(self) -> list[Phase]:
-        """One phase over all weights."""
-        return [Phase("all", list(self.parameters()), self.loss, lr=self.config["lr"])]
+        """One phase over all weights; the discrepancy is one of the whole batch."""
+        return [Phase("all", list(self.parameters()), self.loss, lr=self.config["lr"], by_user=False)]
 
     def scores(self, batch: Batch) -> Tensor:
         """Return the logits, (B, n_items)."""

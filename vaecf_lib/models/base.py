@@ -27,7 +27,8 @@ class Phase:
     minimise and the terms to log. A phase makes ``passes`` passes over the training users in each epoch
     (``per="epoch"``), or ``passes`` updates on each batch before the next phase has its turn (``per="batch"``);
     ``after`` runs when its share of an epoch is done. ``parameters``: what torch.optim takes, groups included.
-    ``optimiser`` is "adam" or "rmsprop". ``sweep``: what it runs over, if not the training users.
+    ``optimiser`` is "adam" or "rmsprop". ``sweep``: what it runs over, if not the training users. ``by_user``: the loss
+    is a mean over the users of its batch, so that several processes may compute it in parts.
     """
 
     name: str
@@ -39,6 +40,7 @@ class Phase:
     after: Callable[[], None] | None = None
     optimiser: str = "adam"
     sweep: Sweep | None = None
+    by_user: bool = True
 
 
 def penalised(parameters: Iterable[nn.Parameter], penalty: float) -> list[dict[str, Any]]:

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from ..data import Batch, Interactions
 from ..errors import ConfigError
 from ..maths import gaussian_kl, linear_annealing, observed_squared_error, sample_gaussian
-from ..nn import SparseInput
+from ..nn import ItemLayer, SparseInput
 from .base import Phase
 from .likelihood import LikelihoodModel
 
@@ -82,7 +82,7 @@ class HyVAE(LikelihoodModel):
             out = [nn.Linear(inner, hidden)] if code_is == "latent" else [nn.Linear(inner, code), nn.ReLU()]
             out += [] if code_is == "latent" else [nn.Linear(code, hidden)]
             self.decoder = nn.Sequential(*out, nn.ReLU())
-            self.vae_output = nn.Linear(hidden, n_items)
+            self.vae_output = ItemLayer(hidden, n_items)
         if branches != "vae":
             widths = [hidden] * (depth // 2) + [code] + [hidden] * (depth // 2)
             layers: list[nn.Module] = []
@@ -90,9 +90,9 @@ class HyVAE(LikelihoodModel):
                 layers += [nn.Linear(before, after), nn.ReLU()]
                 layers += [nn.Dropout(dropout)] if at == depth // 2 - 1 else []
             self.deep = nn.Sequential(*layers)
-            self.deep_output = nn.Linear(hidden, n_items)
+            self.deep_output = ItemLayer(hidden, n_items)
         if branches == "both" and fusion == "concat":
-            self.fuse = nn.Linear(2 * n_items, n_items)
+            self.fuse = ItemLayer(2 * n_items, n_items)
         self.reset_parameters()
 
     def reset_parameters(self) -> None:

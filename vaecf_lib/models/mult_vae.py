@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from ..data import Batch, Interactions
 from ..maths import gaussian_kl, linear_annealing, sample_gaussian
-from ..nn import GaussianEncoder, MLPDecoder, SparseInput, init_linear, reset_parts
+from ..nn import GaussianEncoder, ItemLayer, MLPDecoder, SparseInput, init_linear, reset_parts
 from .base import Phase, penalised
 from .likelihood import Likelihood, LikelihoodModel
 
@@ -28,6 +28,8 @@ class MultVAE(LikelihoodModel):
         likelihood: "multinomial", "bernoulli" or "n_choose_k" (chapter 3); or "gaussian", which makes the model one
             of ratings: squared error on the observed entries.
         lr: Adam's learning rate.
+        n_sampled: items drawn at each update to estimate the multinomial's normaliser, for very large catalogues; None:
+            all items, exactly.
     """
 
     slug = "mult-vae"
@@ -43,9 +45,10 @@ class MultVAE(LikelihoodModel):
         dropout: float = 0.5,
         likelihood: Likelihood = "multinomial",
         lr: float = 1e-3,
+        n_sampled: int | None = None,
     ):
         super().__init__(n_items)
-        self.use_likelihood(likelihood)
+        self.use_likelihood(likelihood, n_sampled)
         self.encoder = GaussianEncoder(n_items, hidden, latent_dim, dropout)
         self.decoder = MLPDecoder(latent_dim, hidden, n_items)
         self.reset_parameters()
@@ -77,7 +80,7 @@ class MultVAE(LikelihoodModel):
     def loss(self, batch: Batch, progress: float) -> tuple[Tensor, dict]:
         """Return the batch mean of distortion + beta rate, and its terms in nats per user."""
         z, rate = self.sample(batch)
-        distortion, rate = -self.likelihood.log_prob(self.decode(z), batch).mean(), rate.sum(-1).mean()
+        distortion, rate = -self.log_prob(z, batch).mean(), rate.sum(-1).mean()
         beta = linear_annealing(progress, self.config["beta"], self.config["anneal"])
         return distortion + beta * rate, {"distortion": distortion, "rate": rate, "beta": beta}
 
@@ -98,7 +101,7 @@ class MultVAE(LikelihoodModel):
             torch.manual_seed(seed)
             for batch in interactions.batches(batch_size):
                 z, rates = self.sample(batch, drop=False)
-                distortion = distortion - self.likelihood.log_prob(self.decode(z), batch).sum()
+                distortion = distortion - self.log_prob(z, batch).sum()
                 rate = rate + rates.sum(0)
         return {"distortion": distortion / interactions.n_users, "rate": rate / interactions.n_users}
 
@@ -118,6 +121,8 @@ class MultDAE(LikelihoodModel):
             applied as Adam's coupled weight decay 2 lambda, which has the same gradient.
         likelihood: "multinomial", "bernoulli" or "n_choose_k"; or "gaussian", which makes the model one of ratings.
         lr: Adam's learning rate.
+        n_sampled: items drawn at each update to estimate the multinomial's normaliser, for very large catalogues; None:
+            all items, exactly.
     """
 
     slug = "mult-dae"
@@ -131,11 +136,12 @@ class MultDAE(LikelihoodModel):
         penalty: float = 0.01 / 500,
         likelihood: Likelihood = "multinomial",
         lr: float = 1e-3,
+        n_sampled: int | None = None,
     ):
         super().__init__(n_items)
-        self.use_likelihood(likelihood)
+        self.use_likelihood(likelihood, n_sampled)
         self.input = SparseInput(n_items, latent_dim, dropout)
-        self.output = nn.Linear(latent_dim, n_items)
+        self.output = ItemLayer(latent_dim, n_items)
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
@@ -143,17 +149,17 @@ class MultDAE(LikelihoodModel):
         super().reset_parameters()
         init_linear(self.output.weight, self.output.bias)
 
-    def logits(self, batch: Batch) -> Tensor:
-        """Return the decoder's output, (B, n_items)."""
-        return self.output(torch.tanh(self.input(batch)))
+    def encode(self, batch: Batch) -> Tensor:
+        """Return the codes, (B, latent_dim)."""
+        return torch.tanh(self.input(batch))
 
     def scores(self, batch: Batch) -> Tensor:
         """Return the logits, or predicted ratings, (B, n_items)."""
-        return self.likelihood.on_scale(self.logits(batch), batch)
+        return self.likelihood.on_scale(self.output(self.encode(batch)), batch)
 
     def loss(self, batch: Batch, progress: float) -> tuple[Tensor, dict]:
         """Return the batch mean of -log p(x | code of x); the weight penalty acts in the optimiser."""
-        distortion = -self.likelihood.log_prob(self.logits(batch), batch).mean()
+        distortion = -self.likelihood.through(self.output, self.encode(batch), batch).mean()
         return distortion, {"distortion": distortion}
 
     def phases(self) -> list[Phase]:

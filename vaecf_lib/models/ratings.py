@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from ..data import Batch, Interactions
 from ..errors import ConfigError
 from ..maths import observed_squared_error
+from ..nn import ItemLayer
 from .base import Model
 
 DAMPING = 5.0
@@ -99,6 +100,10 @@ class Ratings(nn.Module):
     def log_prob(self, rest: Tensor, batch: Batch) -> Tensor:
         """Return the log-probability of each user's ratings, (B,), up to a constant."""
         return -0.5 * self.squared_error(rest, batch)
+
+    def through(self, output: ItemLayer, h: Tensor, batch: Batch, frozen: bool = False) -> Tensor:
+        """Return the same for what a layer predicts from h (B, d); ``frozen`` takes its weights as constants."""
+        return self.log_prob(output(h, frozen), batch)
 
     def on_scale(self, rest: Tensor, batch: Batch) -> Tensor:
         """Return ratings on the scale of the data, (B, n_items)."""

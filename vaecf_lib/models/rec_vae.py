@@ -17,7 +17,7 @@ from ..maths import (
     sample_gaussian,
     standard_normal_log_prob,
 )
-from ..nn import DenseEncoder, GaussianEncoder, MLPDecoder
+from ..nn import DenseEncoder, GaussianEncoder, MLPDecoder, PosteriorTable, weights_key
 from .base import Phase
 from .likelihood import Likelihood, LikelihoodModel
 
@@ -50,6 +50,8 @@ class RecVAE(LikelihoodModel):
         dropout: share of the input hidden while the encoder is trained.
         likelihood: "multinomial", "bernoulli" or "n_choose_k"; "gaussian" for ratings.
         lr: Adam's learning rate, of either optimiser.
+        n_sampled: items drawn at each update to estimate the multinomial's normaliser, for very large catalogues; None:
+            all items, exactly.
     """
 
     slug = "recvae"
@@ -75,9 +77,10 @@ class RecVAE(LikelihoodModel):
         dropout: float = 0.5,
         likelihood: Likelihood = "multinomial",
         lr: float = 5e-4,
+        n_sampled: int | None = None,
     ):
         super().__init__(n_items)
-        self.use_likelihood(likelihood)
+        self.use_likelihood(likelihood, n_sampled)
         if clean_decoder and not alternating:
             raise ConfigError(
                 "recvae: clean_decoder needs alternating training: the encoder sees the decoder's input otherwise"
@@ -85,6 +88,8 @@ class RecVAE(LikelihoodModel):
         encoder = DenseEncoder if architecture == "dense" else GaussianEncoder
         self.encoder = encoder(n_items, hidden, latent_dim, dropout)
         self.old_encoder = copy.deepcopy(self.encoder).requires_grad_(False)
+        self.old_posterior = PosteriorTable(self.old_encoder)
+        self.remembered: tuple | None = None
         self.decoder = MLPDecoder(latent_dim, None if architecture == "dense" else hidden, n_items)
         self.reset_parameters()
 
@@ -108,6 +113,7 @@ class RecVAE(LikelihoodModel):
     def update_prior(self) -> None:
         """phi_old <- phi: remember the posterior of this moment (Algorithm 1)."""
         self.old_encoder.load_state_dict(self.encoder.state_dict())
+        self.remembered = weights_key(self.encoder)
 
     def encode(self, batch: Batch, drop: bool = True) -> tuple[Tensor, Tensor]:
         """Return mu and log sigma^2 of q(z|x), each (B, latent_dim); ``drop=False`` reads the whole input."""
@@ -121,8 +127,7 @@ class RecVAE(LikelihoodModel):
         """Return log p(z) or, with the composite prior, log p(z | phi_old, x), shape (B,)."""
         if not self.config["composite_prior"]:
             return standard_normal_log_prob(z)
-        with torch.no_grad():  # the old posterior is that of the whole input
-            mu_old, logvar_old = self.old_encoder(batch, drop=False)
+        mu_old, logvar_old = self.old_posterior(batch)
         return composite_prior_log_prob(z, mu_old, logvar_old, self.weights, mixture=self.config["mixture"])
 
     def kl_weight(self, batch: Batch, progress: float) -> Tensor | float:
@@ -138,7 +143,7 @@ class RecVAE(LikelihoodModel):
         """
         mu, logvar = self.encode(batch)
         z = sample_gaussian(mu, logvar)
-        distortion = -self.likelihood.log_prob(self.decode(z, frozen=frozen_decoder), batch).mean()
+        distortion = -self.log_prob(z, batch, frozen_decoder).mean()
         kl = gaussian_log_prob(z, mu, logvar) - self.log_prior(z, batch)
         loss = distortion + (self.kl_weight(batch, progress) * kl).mean()
         return loss, {"distortion": distortion, "rate": kl.mean()}
@@ -150,9 +155,14 @@ class RecVAE(LikelihoodModel):
     def decoder_loss(self, batch: Batch, progress: float) -> tuple[Tensor, dict]:
         """Return the batch mean of -log p(x|z), z from the encoder without a pass backward through it (Eq. 22)."""
         with torch.no_grad():
-            mu, logvar = self.encode(batch, drop=not self.config["clean_decoder"])
+            if self.config["clean_decoder"] and self.remembered == weights_key(self.encoder):
+                mu, logvar = self.old_posterior(
+                    batch
+                )  # which is the present one, as Algorithm 1 has just remembered it
+            else:
+                mu, logvar = self.encode(batch, drop=not self.config["clean_decoder"])
             z = sample_gaussian(mu, logvar)
-        distortion = -self.likelihood.log_prob(self.decode(z), batch).mean()
+        distortion = -self.log_prob(z, batch).mean()
         terms = {"distortion": distortion}
         if self.config["kl_in_decoder"]:
             with torch.no_grad():

@@ -105,7 +105,7 @@ class SIVAE(LikelihoodModel):
         """
         mu, logvar = self.encode(batch, self.draw_noise(self.config["n_mixing"] + 1, len(batch)))
         z = sample_gaussian(mu[0], logvar[0])
-        distortion = -self.likelihood.log_prob(self.decode(z), batch).mean()
+        distortion = -self.log_prob(z, batch).mean()
         rate = (gaussian_mixture_log_prob(z, mu, logvar) - standard_normal_log_prob(z)).mean()
         beta = linear_annealing(progress, self.config["beta"], self.config["anneal"])
         return distortion + beta * rate, {"distortion": distortion, "rate": rate, "beta": beta}

@@ -41,6 +41,8 @@ class StudyVAE(MultVAE):
         penalty: lambda of the term lambda ||W||^2 over all weight matrices, added to the mean loss. The paper adds
             it under maximisation; it acts here as Adam's coupled weight decay 2 lambda, the same gradient.
         lr: Adam's learning rate.
+        n_sampled: items drawn at each update to estimate the multinomial's normaliser, for very large catalogues; None:
+            all items, exactly.
     """
 
     slug = "study-vae"
@@ -61,8 +63,9 @@ class StudyVAE(MultVAE):
         pseudo_inputs: int = 5,
         penalty: float = 0.0,
         lr: float = 1e-3,
+        n_sampled: int | None = None,
     ):
-        super().__init__(n_items, latent_dim, hidden, beta, anneal, dropout, likelihood, lr)
+        super().__init__(n_items, latent_dim, hidden, beta, anneal, dropout, likelihood, lr, n_sampled)
         if posterior == "iaf":
             self.flow = InverseAutoregressiveFlow(latent_dim, hidden)
         if prior == "vamp":

@@ -1,7 +1,7 @@
 """Building blocks that several models share."""
 
 from .decoders import MLPDecoder
-from .encoders import DenseEncoder, GaussianEncoder
+from .encoders import DenseEncoder, GaussianEncoder, PosteriorTable, weights_key
 from .flows import InverseAutoregressiveFlow
 from .layers import (
     SparseInput,
@@ -14,12 +14,15 @@ from .layers import (
     scaled_to_unit_length,
     unit_length,
 )
+from .output import ItemLayer
 
 __all__ = [
     "DenseEncoder",
     "GaussianEncoder",
     "InverseAutoregressiveFlow",
+    "ItemLayer",
     "MLPDecoder",
+    "PosteriorTable",
     "SparseInput",
     "bag_sum",
     "dense_layers",
@@ -29,4 +32,5 @@ __all__ = [
     "row_sum",
     "scaled_to_unit_length",
     "unit_length",
+    "weights_key",
 ]

@@ -5,6 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from .output import ItemLayer
+
 
 class MLPDecoder(nn.Module):
     """Mult-VAE's: one tanh layer, then a linear one to all items; with ``hidden=None`` the linear one alone."""
@@ -12,16 +14,18 @@ class MLPDecoder(nn.Module):
     def __init__(self, latent_dim: int, hidden: int | None, n_items: int):
         super().__init__()
         self.hidden = None if hidden is None else nn.Linear(latent_dim, hidden)
-        self.output = nn.Linear(latent_dim if hidden is None else hidden, n_items)
+        self.output = ItemLayer(latent_dim if hidden is None else hidden, n_items)
 
     def forward(self, z: Tensor, frozen: bool = False) -> Tensor:
         """Return the logits, (..., n_items), for z (..., latent_dim).
 
         ``frozen``: without gradients for the decoder's own weights, and without their cost.
         """
+        return self.output(self.features(z, frozen), frozen)
 
-        def linear(layer: nn.Linear, h: Tensor) -> Tensor:
-            weight, bias = (p.detach() if frozen else p for p in (layer.weight, layer.bias))
-            return nn.functional.linear(h, weight, bias)
-
-        return linear(self.output, z if self.hidden is None else torch.tanh(linear(self.hidden, z)))
+    def features(self, z: Tensor, frozen: bool = False) -> Tensor:
+        """Return what the last layer reads, (..., hidden), or z itself."""
+        if self.hidden is None:
+            return z
+        weight, bias = (p.detach() if frozen else p for p in (self.hidden.weight, self.hidden.bias))
+        return torch.tanh(nn.functional.linear(z, weight, bias))

@@ -5,8 +5,11 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from ..data import Batch
+from ..data import Batch, Interactions
 from .layers import SparseInput, init_linear
+
+TABLE_BYTES = 2**30  # of posteriors kept: those of 670,000 users at latent_dim=200
+TABLE_BATCH = 500
 
 
 class GaussianEncoder(nn.Module):
@@ -63,3 +66,39 @@ class DenseEncoder(nn.Module):
             h = norm(nn.functional.silu(layer(h) + earlier))
             earlier = earlier + h
         return self.mu(h), self.logvar(h)
+
+
+class PosteriorTable:
+    """What an encoder says of every row of a matrix, (n_rows, 2 latent_dim) floats, kept while its weights stay.
+
+    The posteriors of whole inputs, without gradients. They are computed for all rows, in their order, at the first
+    question after a change of the weights: so a table made anew, as after a checkpoint, holds the same bits.
+    """
+
+    def __init__(self, encoder: nn.Module, max_bytes: int = TABLE_BYTES):
+        self.encoder, self.max_bytes = encoder, max_bytes
+        self.key: tuple | None = None
+        self.matrix: Interactions | None = None
+        self.table: tuple[Tensor, Tensor] | None = None
+
+    @torch.no_grad()
+    def __call__(self, batch: Batch) -> tuple[Tensor, Tensor]:
+        """Return mu and log sigma^2, each (B, latent_dim).
+
+        A batch that is no part of a matrix, or of one whose table would take more than ``max_bytes``, is computed.
+        """
+        matrix, key = batch.source, weights_key(self.encoder)
+        if key == self.key and matrix is self.matrix and self.table is not None:
+            return self.table[0][batch.users], self.table[1][batch.users]
+        mu, logvar = self.encoder(batch, drop=False)
+        if matrix is None or 2 * matrix.n_users * mu.shape[1] * mu.element_size() > self.max_bytes:
+            return mu, logvar
+        parts = [self.encoder(rows, drop=False) for rows in matrix.batches(TABLE_BATCH)]
+        self.table = torch.cat([mu for mu, _ in parts]), torch.cat([logvar for _, logvar in parts])
+        self.key, self.matrix = key, matrix
+        return self.table[0][batch.users], self.table[1][batch.users]
+
+
+def weights_key(module: nn.Module) -> tuple:
+    """Return what changes whenever a weight of the module does: each one's identity, place and number of writes."""
+    return tuple((id(weight), weight.data_ptr(), weight._version) for weight in module.parameters())
