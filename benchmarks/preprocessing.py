@@ -20,6 +20,8 @@ from pathlib import Path
 
 import numpy as np
 
+from vaecf_lib.environment import machine
+
 HEADER = "userId,movieId,rating,timestamp\n"
 USERS, FILMS, ROWS = 138_493, 26_744, 20_000_263  # of ML-20M; the catalogue takes no other number of ratings
 WAYS = ("ml-20m", "ratings.csv", "shuffled.csv")
@@ -88,6 +90,7 @@ def measure(way: str, folder: Path) -> dict:
     parts = (split.train, split.valid.history, split.valid.targets, split.test.history, split.test.targets)
     return {
         "way": way,
+        "load": round(os.getloadavg()[0], 1),  # what else the cores do: then the processor's seconds tell more
         **{what: round(stages["read"][what] + stages["split"][what], 2) for what in ("seconds", "cpu_seconds")},
         "peak_mb": stages["split"]["peak_mb"],
         "stages": stages,
@@ -112,7 +115,7 @@ def main() -> None:
     try:
         if not (folder / "ml-20m" / "movies.csv").exists():  # written last
             write_ratings(folder, options.rows)
-        report = {"rows": options.rows, "cores": os.cpu_count(), "runs": []}
+        report = {"rows": options.rows, "machine": machine("cpu"), "runs": []}
         with tempfile.TemporaryDirectory() as cache:
             env = os.environ | {"VAECF_DATA": str(folder), "VAECF_CACHE": cache}
             for way in options.ways:

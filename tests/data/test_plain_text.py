@@ -21,6 +21,7 @@ PLAIN = {
     "other letters": "user,item\né,Ü\nжук,爱\né,爱\n",
     "dates": "user,item,time\n1,2,2020-01-01\n3,4,2020-01-02\n",
     "times with zeros before": "user,item,time\n1,2,007\n3,4,0\n",
+    "times as decimals": "user,item,time\n1,2,1e3\n3,4,2\n",
     "unused columns": "genre,user,mood,item,end\n,1,a'b,2,\nx,3,;,4,z\n",
 }
 OTHER = {
@@ -74,6 +75,16 @@ def test_both_ways_read_the_same(tmp_path, monkeypatch, name):
     (fast, slow), taken = read_both_ways(path, monkeypatch)
     assert fast == slow
     assert taken == (name in PLAIN)
+
+
+@pytest.mark.parametrize("end", ["\n", "\r\n"])
+def test_whole_timestamps_stand_row_by_row(tmp_path, end):
+    """Coded as text, twenty million of them would take gigabytes."""
+    path = tmp_path / "log.csv"
+    path.write_bytes(end.join(["user,item,time", "1,2,300", "1,3,45"]).encode())
+    wanted = {"user": 0, "item": 1, "timestamp": 2}
+    column = plain_text.read_plain(lambda: path.open("rb"), ",", ["user", "item", "time"], wanted)["timestamp"]
+    assert column.codes is None and column.values.tolist() == [300, 45]
 
 
 @pytest.mark.parametrize("bad", [b"user,item,x\n1,2,\xff\n", b"user,item,x\n1,\xe9,3\n"], ids=["unused", "read"])

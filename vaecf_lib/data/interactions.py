@@ -106,9 +106,12 @@ class Interactions:
         if (pair[1:] > pair[:-1]).all():
             item, values = item.copy(), None if values is None else values.copy()  # the caller's may change
         else:
-            order = np.argsort(pair)
-            pair, item = pair[order], item[order]
-            values = None if values is None else values[order]
+            if values is None:
+                pair.sort()
+            else:
+                order = np.argsort(pair)
+                pair, values = pair[order], values[order]
+            item = pair % shape[1]
             repeated = pair[1:] == pair[:-1]
             if repeated.any():
                 at = int(np.argmax(repeated))

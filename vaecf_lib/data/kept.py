@@ -86,7 +86,8 @@ class KeptLog:
         if self.path is None or not self.path.is_file():
             return None
         try:
-            with np.load(self.path, allow_pickle=False) as file:
+            # Opened here, for of a damaged file numpy would leave that to the garbage collector.
+            with self.path.open("rb") as handle, np.load(handle, allow_pickle=False) as file:
                 arrays = {name: file[name] for name in file.files}
             note = json.loads(arrays.pop("note").tobytes())
             for name in arrays.keys() & {"user", "item", "timestamp"}:

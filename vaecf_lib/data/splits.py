@@ -126,10 +126,12 @@ def positives(log: RatingLog, threshold: float | None) -> RatingLog:
 
 
 def negatives(log: RatingLog, threshold: float | None) -> RatingLog:
-    """Keep what :func:`positives` leaves out: the ratings below ``threshold``."""
+    """Keep what :func:`positives` leaves out, the pairs rated below ``threshold``: who and what, not how or when."""
     if threshold is None or log.rating is None:
-        return log.select(np.zeros(len(log), dtype=bool))
-    return log.select(log.rating < threshold)
+        below = np.zeros(len(log), dtype=bool)
+    else:
+        below = log.rating < threshold
+    return replace(log, rating=None, timestamp=None).select(below)
 
 
 def what_is_kept(log: RatingLog, liked: RatingLog, users: np.ndarray, threshold: float | None, min_items: int) -> Kept:
