@@ -143,6 +143,8 @@ def runs_of(slug, splits, folder):
 
     with distributed.shared("cpu"):
         found["one"] = by_one(None)
+        found["one, bf16"] = by_one(None, precision="bf16")
+        found["two, bf16"] = one_run(slug, splits, precision="bf16")
         found["two"] = one_run(slug, splits, folder / "two")
         found["no folder"] = one_run(slug, splits)
         by_one(folder / "two go on", stop_after=1)
@@ -256,6 +258,15 @@ def test_a_run_with_split_items_is_that_of_one_process(report, how, slug):
     assert n_users == 15
     torch.testing.assert_close(torch.tensor(ours["scores"]), torch.tensor(theirs["scores"]), rtol=1e-3, atol=1e-3)
     torch.testing.assert_close(torch.tensor(ours["weights"]), torch.tensor(theirs["weights"]), rtol=1e-3, atol=1e-3)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("slug", RUNS)
+def test_split_items_train_in_mixed_precision(report, slug):
+    """As one process does, up to the digits of bfloat16."""
+    theirs, ours = (report["runs"][slug][f"{how}, bf16"]["history"] for how in ("one", "two"))
+    assert [row["loss"] for row in ours] == pytest.approx([row["loss"] for row in theirs], rel=5e-3)
+    assert ours[-1]["loss"] != report["runs"][slug]["two"]["history"][-1]["loss"]
 
 
 @pytest.mark.slow

@@ -19,7 +19,7 @@ from . import distributed
 from .distributed import OwnRows
 from .errors import ConfigError
 from .maths.counting import Columns
-from .maths.likelihoods import Clicks, check_binary, clicks_of
+from .maths.likelihoods import LIKELIHOODS, Clicks, check_binary, clicks_of
 from .models.base import Model
 from .models.likelihood import Clicks as ClickForm
 from .nn import ItemLayer
@@ -151,7 +151,7 @@ class SplitItemLayer(ItemLayer):
         """Return log p(x | logits of h), (B,), for this process's users, as the whole layer would."""
         self._check_place()
         if torch.is_autocast_enabled(h.device.type):
-            return super().log_prob(h, x, likelihood, frozen)
+            return LIKELIHOODS[likelihood](self(h, frozen), x)
         clicks = clicks_of(h, x)
         if likelihood == "n_choose_k":
             check_binary(clicks)
