@@ -169,10 +169,10 @@ def test_the_laboratory_is_a_wing_of_its_own():
     assert at_once == {"vaecf_lib.errors.ConfigError", "vaecf_lib.lab.RESULTS"}
 
 
-def test_maths_imports_torch_only():
+def test_maths_imports_torch_only():  # beside the standard library
     for path in (ROOT / "vaecf_lib" / "maths").glob("*.py"):
         found = set(re.findall(r"^(?:from|import) (\w+)", path.read_text(encoding="utf-8"), re.M))
-        assert found <= {"torch", "math", "__future__"}, path
+        assert found <= {"torch", "math", "collections", "typing", "__future__"}, path
 
 
 @pytest.mark.parametrize("word", ["NotImplementedError", "TODO", "FIXME", "XXX", "import pickle", "torch.load("])

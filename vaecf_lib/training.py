@@ -15,7 +15,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from . import distributed
+from . import distributed, environment
 from .checkpoints import BEST, load_tensors, locked, save_model, save_tensors, write_json
 from .data import RowSweep, Split, Sweep
 from .environment import describe, in_kernel, pick_device
@@ -249,7 +249,7 @@ class Trainer:
             loss, terms = phase.loss(batch, progress)
         part, whole = distributed.part_of_loss(loss, users)
         self._unchecked.append((self.steps, self._batch_number, phase.name, whole))
-        if self.device.type == "cpu" or len(self._unchecked) >= 50:  # on a GPU each look would wait for the device
+        if len(self._unchecked) >= 50 or not environment.waits_for(self.device):
             self._check_finite()
         # Phases may share weights (an adversary's gradients pass through the generator): clear only our own.
         optimiser.zero_grad(set_to_none=True)
@@ -271,8 +271,12 @@ class Trainer:
 
     def _check_weights(self) -> None:
         """Refuse weights that the epoch's last update spoilt, whose loss nobody will see."""
-        for name, weight in self.model.named_parameters():
-            if not all(bound.isfinite() for bound in weight.aminmax()):  # one pass, and nan comes through
+        weights = dict(self.model.named_parameters())
+        if not weights:
+            return
+        bounds = [torch.stack(weight.detach().aminmax()) for weight in weights.values()]  # one pass, nan comes through
+        for name, finite in zip(weights, torch.stack(bounds).isfinite().all(1).tolist(), strict=True):
+            if not finite:
                 raise TrainingError(
                     f"the weights {name} are not finite after epoch {self.epoch + 1}. Lower lr or a loss weight; "
                     "with precision='bf16' try 'fp32'; check the data for extreme values"

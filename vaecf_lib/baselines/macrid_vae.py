@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor, nn
 
@@ -82,7 +84,7 @@ class MacridVAE(LikelihoodModel):
             # The code's deviation is sigma times a learned factor; relative to the prior's sigma only that is left.
             centre = mu / self.config["sigma"] if self.config["kl_of_mu"] else torch.zeros_like(mu)
             divergence = divergence + gaussian_kl(centre, logvar)
-            z = sample_gaussian(mu, logvar + 2 * torch.tensor(self.config["sigma"]).log()) if self.training else mu
+            z = sample_gaussian(mu, logvar + 2 * math.log(self.config["sigma"])) if self.training else mu
             ratings = ratings + self.scale * member[:, k] * (z @ items.T)
         return ratings, divergence
 
