@@ -581,6 +581,24 @@ def test_bf16_trains(split):
     assert next(model.parameters()).dtype == torch.float32
 
 
+@pytest.mark.parametrize("slug", ["mult-vae", "recvae", "sivae", "vae-vamp", "vae-iaf", "vaegan-avb-d-c"])
+def test_bf16_changes_a_loss_by_its_digits_alone(slug, split):
+    """Each phase's loss under autocast beside float32's at the same noise; every term of it is float32."""
+    torch.manual_seed(0)
+    trainer = vc.Trainer(vc.build(slug, split.n_items, latent_dim=8, hidden=20), split, device="cpu")
+    batch = split.train.rows(torch.arange(100))
+    for phase in trainer.phases:
+        found = {}
+        for enabled in (False, True):
+            torch.manual_seed(1)
+            with torch.autocast("cpu", torch.bfloat16, enabled=enabled):
+                loss, terms = phase.loss(batch, 0.5)
+            found[enabled] = {"loss": loss, **terms}
+        for name, exact in found[False].items():
+            if name != "right":  # how often a critic is: of 100 users one or two may change sides
+                torch.testing.assert_close(found[True][name], exact, rtol=0.02, atol=0.02)
+
+
 def test_users_without_clicks_do_not_break_training(split):
     empty = vc.data.Interactions.from_pairs([0, 2], [1, 3], shape=(5, split.n_items))
     from dataclasses import replace
