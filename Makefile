@@ -39,10 +39,10 @@ browser: install
 	  || $(BIN)/python -m playwright install chromium
 
 test: install browser  ## the library's tests, then the book's: notebooks, links, build, browser
-	$(BIN)/python -m pytest $(ARGS)
+	$(BIN)/python -m pytest -n 2 --dist loadgroup --no-loadscope-reorder $(ARGS)
 
 test-fast: install  ## the library's tests without the slow ones: a minute
-	$(BIN)/python -m pytest -m "not slow and not book" $(ARGS)
+	$(BIN)/python -m pytest -n 2 --dist loadgroup -m "not slow and not book" $(ARGS)
 
 lint: install
 	$(BIN)/python -m ruff check .

@@ -71,6 +71,14 @@ def train_steps(train, n_steps: int, batch_size: int = 500, seed: int = 0):
         yield loss.item()
 
 
+def train_epochs(train, n_epochs: int, batch_size: int = 500):
+    """Yield the last loss after each epoch of whole batches."""
+    per_epoch = train.n_users // batch_size
+    for step, loss in enumerate(train_steps(train, n_epochs * per_epoch, batch_size), start=1):
+        if step % per_epoch == 0:
+            yield loss
+
+
 def main() -> None:
     import vaecf_lib as vc
     from vaecf_lib.models import Model

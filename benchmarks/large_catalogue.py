@@ -17,7 +17,7 @@ WAYS = {
     "multinomial": {},
     "n_choose_k": {"likelihood": "n_choose_k"},
     "multinomial, 8,192 items drawn": {"n_sampled": 8192},
-    "recvae, hidden=600": {"system": "recvae", "hidden": 600},
+    "recvae": {"system": "recvae"},
 }
 
 

@@ -7,6 +7,16 @@ import torch
 import vaecf_lib as vc
 
 ROOT = Path(__file__).resolve().parents[1]
+os.environ["VAECF_CACHE"] = "off"  # tests read files, not what an earlier run has kept of them
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items):
+    """Side by side (-n 2 --dist loadgroup), a file's tests stay together, and the book's, which share a built site."""
+    for item in items:
+        book = ROOT / "tests" / "book" in item.path.parents
+        item.add_marker(pytest.mark.xdist_group("book" if book else item.path.name))
+    items.sort(key=lambda item: "book" not in item.path.parts)  # the longest group begins first
 
 
 @pytest.fixture(autouse=True, scope="session")

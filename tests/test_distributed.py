@@ -185,8 +185,8 @@ def command(folder):
     cli.main()
 
 
-def torchrun(worker, folder, *arguments, processes=2, restarts=0, **environment):
-    """Start a worker in some processes; return what became of it."""
+def torchrun(worker, folder, *arguments, file=__file__, processes=2, restarts=0, **environment):
+    """Start a worker of a test file in some processes; return what became of it."""
     launcher = [
         sys.executable,
         "-m",
@@ -196,7 +196,7 @@ def torchrun(worker, folder, *arguments, processes=2, restarts=0, **environment)
         f"--max-restarts={restarts}",
     ]
     return subprocess.run(
-        [*launcher, __file__, worker, str(folder), *map(str, arguments)],
+        [*launcher, file, worker, str(folder), *map(str, arguments)],
         capture_output=True,
         text=True,
         timeout=300,
@@ -338,10 +338,11 @@ def test_a_silent_worker_ends_the_job_when_time_is_up(tmp_path):
 
 
 @pytest.mark.slow
-def test_a_run_goes_on_with_another_number_of_processes(tmp_path):
-    """The manifest says so: the noise is then another, the order of users is not."""
+@pytest.mark.parametrize("split", [[], ["--shard-items"]], ids=["whole", "split"])
+def test_a_run_goes_on_with_another_number_of_processes(split, tmp_path):
+    """The manifest says so: the noise is then another, the order of users is not; its items may have been split."""
     options = [*RECVAE, tmp_path / "run"]
-    torchrun("command", tmp_path, *options[:4], "--epochs", "2", *options[6:])
+    torchrun("command", tmp_path, *options[:4], "--epochs", "2", *options[6:], *split)
     done = torchrun("command", tmp_path, *options, processes=1)
     assert json.loads(done.stdout)["epochs"] == 3
     assert [s["processes"] for s in vc.load_run(tmp_path / "run").manifest["sittings"]] == [2, 1]

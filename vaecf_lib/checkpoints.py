@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -19,31 +18,12 @@ from torch import Tensor
 from .data import Items
 from .environment import pick_device
 from .errors import ConfigError, DataError
+from .files import write_atomically
 from .models.base import Model
 from .options import plain
 from .systems import build
 
 BEST = "best.safetensors"  # of a run's folder: the model of the best epoch
-
-
-def write_atomically(path: str | Path, write) -> None:
-    """Call ``write(temporary path)``, then put the file in the place of ``path`` in one step.
-
-    A process killed at any moment leaves either the old file or the new one, both whole. Its mode is that of any new
-    file (0644 under the usual umask).
-    """
-    path = Path(path)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        temporary.touch()
-        mode = temporary.stat().st_mode
-        write(temporary)
-        temporary.chmod(mode)  # some writers put a private file of their own there
-        with temporary.open("r+b") as handle:  # Windows flushes only what may be written
-            os.fsync(handle.fileno())
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def write_json(path: str | Path, value: Any) -> None:
@@ -130,10 +110,18 @@ def load_tensors(path: str | Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     return tensors, json.loads(metadata["vaecf"])
 
 
-def save_model(model: Model, path: str | Path, **note: Any) -> None:
-    """Write a model's weights, options, item ids and titles to one file; ``note``: more to keep, as JSON."""
+def save_model(model: Model, path: str | Path, weights: dict[str, Tensor] | None = None, **note: Any) -> None:
+    """Write a model's weights, options, item ids and titles to one file.
+
+    Args:
+        model: any ``Model``.
+        path: of the file.
+        weights: its ``state_dict()``, if that is at hand.
+        note: more to keep, as JSON.
+    """
+    weights = model.state_dict() if weights is None else weights
     items = None if model.item_names is None else {"ids": model.item_names.ids, "titles": model.item_names.titles}
-    save_tensors(path, model.state_dict(), {"model": model.slug, "config": model.config, "items": items, **note})
+    save_tensors(path, weights, {"model": model.slug, "config": model.config, "items": items, **note})
 
 
 def load_noted_model(path: str | Path, device: str | torch.device = "cpu") -> tuple[Model, dict[str, Any]]:

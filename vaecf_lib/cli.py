@@ -182,6 +182,9 @@ def fit(
     refit: Annotated[
         bool, typer.Option("--refit", help="then train anew on everything, as many epochs as were best, for serving")
     ] = False,
+    shard_items: Annotated[
+        bool, typer.Option("--shard-items", help="of several processes each has some items of the output layer")
+    ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="print one JSON object and nothing else to stdout")] = False,
 ) -> None:
     """Train a system, evaluate it on the test part, print the metrics."""
@@ -206,6 +209,7 @@ def fit(
             patience=patience or None,
             extend=extend,
             refit=refit,
+            shard_items=shard_items,
         )
     if distributed.launched().rank > 0:
         return

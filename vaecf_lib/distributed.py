@@ -12,6 +12,7 @@ state of one process is therefore all that a checkpoint has to keep.
 from __future__ import annotations
 
 import atexit
+import math
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager
@@ -163,20 +164,85 @@ def first_then_rest(call: Callable[[], T]) -> T:
     return done[0] if done else call()
 
 
-def tensors_of_first(tensors: dict[str, Tensor], device: torch.device) -> dict[str, Tensor]:
-    """Return in all processes the ``tensors`` of the first; of the others they are not looked at."""
+def tensors_of_first(
+    tensors: dict[str, Tensor], device: torch.device, in_parts: tuple[str, ...] = ()
+) -> dict[str, Tensor]:
+    """Return in all processes the ``tensors`` of the first; of the others they are not looked at.
+
+    Of those whose names begin with one of ``in_parts``, and that have rows, each process receives its own rows alone.
+    """
     rank, count = place()
     if count == 1:
         return tensors
     kinds = by_first(lambda: [(name, tensor.shape, tensor.dtype) for name, tensor in tensors.items()])
     received = {}
     for name, shape, dtype in kinds:
-        tensor = tensors[name].detach() if rank == 0 else torch.empty(shape, dtype=dtype)
-        tensor = tensor.to(device).contiguous()
-        with _in_step():
-            dist.broadcast(tensor, 0)
-        received[name] = tensor
+        split = bool(shape) and name.startswith(in_parts)
+        for owner, rows in enumerate(shares(shape[0]) if split else [...]):
+            part = tensors[name].detach()[rows] if rank == 0 else torch.empty(shape, dtype=dtype, device="meta")[rows]
+            part = part.to(device).contiguous() if rank == 0 else torch.empty_like(part, device=device)
+            with _in_step():
+                dist.broadcast(part, 0)
+            if not split or owner == rank:
+                received[name] = part
     return received
+
+
+# --- rows that each process has others of ----------------------------------------------------------------------------
+
+
+class OwnRows(nn.Parameter):
+    """The rows of a parameter that this process has alone: their gradients are whole here, and not added up."""
+
+
+def shares(n: int) -> list[slice]:
+    """Return which of ``n`` rows each process has, in order; as many as any other, or one more."""
+    count = place().count
+    return [slice(n * rank // count, n * (rank + 1) // count) for rank in range(count)]
+
+
+def lengths(*numbers: int) -> list[list[int]]:
+    """Return the whole numbers that each process gives."""
+    given: list[Any] = [None] * place().count
+    with _in_step():
+        dist.all_gather_object(given, list(numbers))
+    return given
+
+
+def joined(own: Tensor, sizes: Sequence[int]) -> Tensor:
+    """Return all processes' tensors, one after the other along the first dimension, where they have ``sizes``."""
+    longest = own.new_zeros(max(sizes), *own.shape[1:])
+    longest[: len(own)] = own
+    received = [torch.empty_like(longest) for _ in sizes]
+    with _in_step():
+        dist.all_gather(received, longest)
+    return torch.cat([tensor[:size] for tensor, size in zip(received, sizes, strict=True)])
+
+
+def exchanged(to_each: Sequence[Tensor], shapes: Sequence[tuple[int, ...]]) -> list[Tensor]:
+    """Send each process a tensor; return those that they send, which have the ``shapes``."""
+    sent = torch.cat([tensor.reshape(-1) for tensor in to_each])
+    sizes = [math.prod(shape) for shape in shapes]
+    received = sent.new_empty(sum(sizes))
+    with _in_step():
+        dist.all_to_all_single(received, sent, sizes, [tensor.numel() for tensor in to_each])
+    return [flat.view(shape) for flat, shape in zip(received.split(sizes), shapes, strict=True)]
+
+
+def whole(own: Tensor, n: int) -> Tensor:
+    """Return in the first process all ``n`` rows of a tensor in parts, on the CPU; elsewhere a "meta" tensor.
+
+    A device needs room for one more part.
+    """
+    rank, _ = place()
+    result = torch.empty(n, *own.shape[1:], dtype=own.dtype, device="cpu" if rank == 0 else "meta")
+    for owner, rows in enumerate(shares(n)):
+        part = own.detach() if owner == rank else own.new_empty(rows.stop - rows.start, *own.shape[1:])
+        with _in_step():
+            dist.broadcast(part, owner)
+        if rank == 0:
+            result[rows] = part
+    return result
 
 
 # --- a share of the work ---------------------------------------------------------------------------------------------
@@ -245,7 +311,8 @@ def part_of_loss(loss: Tensor, users: int) -> tuple[Tensor, Tensor]:
 def add_gradients(parameters: Iterable[nn.Parameter]) -> None:
     """Add up the gradients of ``parameters`` over the processes; those without one have none anywhere."""
     if place().count > 1:
-        add_up(*(parameter.grad for parameter in parameters if parameter.grad is not None))
+        common = (parameter for parameter in parameters if not isinstance(parameter, OwnRows))
+        add_up(*(parameter.grad for parameter in common if parameter.grad is not None))
 
 
 def add_up(*tensors: Tensor) -> None:
@@ -253,6 +320,14 @@ def add_up(*tensors: Tensor) -> None:
     with _in_step():
         for work in [dist.all_reduce(tensor, async_op=True) for tensor in tensors]:
             work.wait()
+
+
+def largest(tensor: Tensor) -> Tensor:
+    """Return the largest of the processes' values, element by element."""
+    tensor = tensor.clone()
+    with _in_step():
+        dist.all_reduce(tensor, dist.ReduceOp.MAX)
+    return tensor
 
 
 def sums(values: dict[str, Tensor | float], device: torch.device) -> dict[str, Any]:

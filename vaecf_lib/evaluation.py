@@ -236,7 +236,8 @@ def _measure(
     limits = (heldout.history.values.min(), heldout.history.values.max()) if rates else (-math.inf, math.inf)
     batch_size = min(batch_size, max(1, SCORES_BYTES // (4 * model.n_items)))
     rank, count = distributed.place()
-    parts = [part.batches(batch_size, order=scored[rank::count]) for part in (heldout.history, heldout.targets)]
+    own, most = scored[rank::count], scored[::count]
+    parts = [part.batches(batch_size, order=own) for part in (heldout.history, heldout.targets)]
     astray = torch.zeros((), dtype=torch.bool, device=model.device)
     for history, targets in zip(*parts, strict=True):  # the one wait for the device is in top_items
         users = targets.users.to(home)
@@ -281,6 +282,8 @@ def _measure(
                 error = error**2 if metric.kind == "rmse" else error.abs()
                 total = torch.zeros(len(targets), dtype=torch.float64, device=home)
                 result[name][users] = total.index_add_(0, targets.rows.to(home), error)
+    if math.ceil(len(own) / batch_size) < math.ceil(len(most) / batch_size):
+        model.scores(heldout.history.rows(scored[:1]))  # others have one batch more, for which it may have some items
     if bool(astray):
         raise ConfigError(HOLD_NAN)
     result = {name: values.cpu() for name, values in result.items()}

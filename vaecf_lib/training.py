@@ -15,7 +15,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from . import distributed, environment
+from . import distributed, environment, sharding
 from .checkpoints import BEST, load_tensors, locked, save_model, save_tensors, write_json
 from .data import RowSweep, Split, Sweep
 from .environment import describe, in_kernel, pick_device
@@ -111,7 +111,7 @@ class Trainer:
         split: as for :func:`fit`; only ``split.train`` is looked at.
         epochs: length of the training that schedules and annealed weights run over; ``progress``, the share of all
             updates done, is 1 afterwards.
-        batch_size, precision, schedule, device, warm_start: as for :func:`fit`.
+        batch_size, precision, schedule, device, warm_start, shard_items: as for :func:`fit`.
 
     Attributes:
         phases: the model's; ``step`` counts them from 0.
@@ -132,12 +132,16 @@ class Trainer:
         schedule: Literal["constant", "cosine"] = "constant",
         device: str | torch.device = "auto",
         warm_start: bool = False,
+        shard_items: bool = False,
     ):
         _check_split(model, split)
+        sharding.check_unsplit(model)
         self.device = pick_device(device)
         if not warm_start:
             model.reset_parameters()
         model.describe(split)
+        if shard_items:
+            sharding.split_items(model, self.device)
         model.to(self.device)
         self.model, self.split = model, split.to(self.device)
         model.prepare(self.split.train)
@@ -151,7 +155,8 @@ class Trainer:
         self._batch_number = 0
         self._unchecked: list[tuple[int, int, str, Tensor]] = []
         distributed.check_phases(model.slug, self.phases)
-        self.follow_first()
+        if distributed.place().count > 1:
+            self.follow_first()
 
     def _sweep(self, number: int) -> Sweep:
         return self.phases[number].sweep or RowSweep(self.split.train, share=distributed.place())
@@ -283,24 +288,40 @@ class Trainer:
                 )
 
     def state(self) -> dict[str, Tensor]:
-        """Return everything that decides how training goes on, as named tensors: weights, optimisers, generators."""
+        """Return everything that decides how training goes on, as named tensors: weights, optimisers, generators.
+
+        Where the output layer is split over processes all must call it, and the first has the whole.
+        """
         tensors = {f"model.{name}": value for name, value in self.model.state_dict().items()}
         tensors |= {"done.epochs": torch.tensor(self.epoch), "done.updates": torch.tensor(self.steps)}
+        in_parts = self._in_parts()
         for i, optimiser in enumerate(self.optimisers):
             for j, state in optimiser.state_dict()["state"].items():
-                tensors |= {f"optimiser.{i}.{j}.{key}": torch.as_tensor(value) for key, value in state.items()}
+                for key, value in state.items():
+                    name, value = f"optimiser.{i}.{j}.{key}", torch.as_tensor(value)
+                    split = value.ndim > 0 and name.startswith(in_parts)
+                    tensors[name] = distributed.whole(value, self.model.n_items) if split else value
         tensors["rng.cpu"] = torch.get_rng_state()
         if self.device.type == "cuda":
             tensors["rng.cuda"] = torch.cuda.get_rng_state(self.device)
         return tensors
 
-    def follow_first(self) -> None:
-        """Take over the state of the first process, if there are several."""
-        if distributed.place().count > 1:
-            self.load_state(distributed.tensors_of_first(self.state(), self.device))
+    def _in_parts(self) -> tuple[str, ...]:
+        """Return how the names in :meth:`state` begin of which each process has rows of its own."""
+        names = [f"model.{name}" for name in sharding.split_names(self.model)]
+        for i, optimiser in enumerate(self.optimisers):
+            parameters = [parameter for group in optimiser.param_groups for parameter in group["params"]]
+            split = [j for j, parameter in enumerate(parameters) if isinstance(parameter, distributed.OwnRows)]
+            names += [f"optimiser.{i}.{j}." for j in split]
+        return tuple(names)
+
+    def follow_first(self, state: dict[str, Tensor] | None = None) -> None:
+        """Take over a state, or the present one; if there are several processes, that of the first."""
+        state = self.state() if state is None else state
+        self.load_state(distributed.tensors_of_first(state, self.device, self._in_parts()))
 
     def load_state(self, tensors: dict[str, Tensor]) -> None:
-        """Take over a state of :meth:`state`, of the same model and split."""
+        """Take over a state of :meth:`state`, of the same model and split; of what is in parts, this process's rows."""
         groups: dict[str, dict] = {}
         for name, tensor in tensors.items():
             kind, _, rest = name.partition(".")
@@ -338,6 +359,7 @@ def fit(
     on_epoch: Callable[[Run], bool | None] | None = None,
     stop_after: int | None = None,
     extend: bool = False,
+    shard_items: bool = False,
 ) -> Run:
     """Train ``model`` on ``split.train``; leave it with the weights of the best epoch on ``split.valid``.
 
@@ -378,6 +400,8 @@ def fit(
         stop_after: make only the first so many of the epochs: a training whose best epoch is known is repeated so.
         extend: go on with a run of fewer epochs even if an unbroken run would be another: what is annealed is held at
             its last value. The manifest says so.
+        shard_items: split the items of the output layer over the processes, if there are several, where one device
+            cannot hold it. The run's folder is that of one process.
 
     Raises:
         ConfigError: options out of range or that do not fit, or ``out`` holds a run with other settings, or with a
@@ -415,22 +439,23 @@ def fit(
     folder = None if out is None else Path(out)
     lock = distributed.entered_by_first(locked(folder, (BEST, CHECKPOINT, MANIFEST, PEOPLE)))
     with distributed.shared(device) as device, lock, _own_generators(device):
-        distributed.check_same(settings)
+        distributed.check_same(settings | {"shard_items": shard_items})
         out = folder if distributed.place().rank == 0 else None  # one process writes
         torch.manual_seed(seed)
-        trainer = Trainer(model, split, epochs, batch_size, precision, schedule, device, warm_start)
+        trainer = Trainer(model, split, epochs, batch_size, precision, schedule, device, warm_start, shard_items)
         split = trainer.split
         run = Run(model, metric, device=str(device), people=split.people, source=split.source)
         epochs = epochs if trainer.phases else 0
         goal = epochs if stop_after is None else min(epochs, stop_after)
-        extended, new = None, out is not None and not (out / CHECKPOINT).exists()
+        extended, new = None, folder is not None and distributed.by_first(lambda: not (folder / CHECKPOINT).exists())
         if folder is not None:
-            asked = settings
+            asked, state = settings, trainer.state()
             settings, extended, run.history, run.best_epoch = distributed.by_first(
-                lambda: _resume(trainer, out, asked, goal, extend)
+                lambda: _resume(trainer, out, asked, goal, extend, state)
             )
             trainer.epochs = settings["epochs"]
-            trainer.follow_first()
+            trainer.follow_first(state)
+            del state  # which may be as large as the model
         run.settings = settings
         if out is not None:
             save_people(run, out)
@@ -459,9 +484,9 @@ def fit(
             if _is_best(run.history, metric, lower_is_better):
                 run.best_epoch = trainer.epoch
                 best_state = None if folder is not None else _copy(model)
-                if out is not None:
+                if folder is not None:
                     _save_best(run, out, settings)
-            if out is not None:
+            if folder is not None:
                 _save(trainer, run, out, settings)
             bar.update(trainer.epoch, row, metric)
             stop = False
@@ -481,9 +506,9 @@ def fit(
             if sitting:
                 close_sitting(out, trainer.epoch, run.stopped)
             run.manifest = read_manifest(out) or None
-        if folder is not None:
-            best_state = distributed.tensors_of_first(best_state, device)
-        if best_state is not None:
+        if folder is not None or shard_items:
+            best_state = distributed.tensors_of_first(best_state or {}, device, sharding.split_names(model))
+        if best_state:
             model.load_state_dict(best_state)
     model.eval()
     return run
@@ -528,10 +553,12 @@ def _key(settings: dict) -> str:
     return hashlib.sha256(json.dumps(settings, sort_keys=True, default=plain).encode()).hexdigest()
 
 
-def _save_best(run: Run, out: Path, settings: dict) -> None:
-    """Write the model as it is, and what :func:`~vaecf_lib.load_run` says of it."""
+def _save_best(run: Run, out: Path | None, settings: dict) -> None:
+    """Write the model as it is, and what :func:`~vaecf_lib.load_run` says of it; without ``out``, only give a part."""
     note = {"trained_with": settings, "source": run.source, "epoch": run.best_epoch}
-    save_model(run.model, out / BEST, run=_key(settings), **note)
+    weights = run.model.state_dict()
+    if out is not None:
+        save_model(run.model, out / BEST, weights, run=_key(settings), **note)
 
 
 def _load_best(out: Path, settings: dict, epoch: int | None = None) -> dict[str, Tensor]:
@@ -545,16 +572,20 @@ def _load_best(out: Path, settings: dict, epoch: int | None = None) -> dict[str,
     return tensors
 
 
-def _save(trainer: Trainer, run: Run, out: Path, settings: dict) -> None:
-    """Write all that a later call needs to go on."""
+def _save(trainer: Trainer, run: Run, out: Path | None, settings: dict) -> None:
+    """Write all that a later call needs to go on; without ``out``, only give a part of it."""
     note = {"settings": settings, "epoch": trainer.epoch, "history": run.history, "best_epoch": run.best_epoch}
-    save_tensors(out / CHECKPOINT, trainer.state(), note)
+    state = trainer.state()
+    if out is not None:
+        save_tensors(out / CHECKPOINT, state, note)
 
 
 def _resume(
-    trainer: Trainer, out: Path, settings: dict, goal: int, extend: bool
+    trainer: Trainer, out: Path, settings: dict, goal: int, extend: bool, state: dict[str, Tensor]
 ) -> tuple[dict, str | None, list[dict], int]:
-    """Take over the checkpoint in ``out``, if there is one of the same settings, to go on to ``goal`` epochs.
+    """Put the checkpoint in ``out`` into ``state``, if there is one of the same settings, to go on to ``goal`` epochs.
+
+    ``state`` is that of the trainer until then.
 
     Returns:
         The settings that the run was begun with, whose ``epochs`` the schedule runs over; if these are other than
@@ -584,7 +615,7 @@ def _resume(
             f"{out} holds a run with other settings ({'; '.join(changed)}): give the same ones to go on with it, "
             "or another folder to train anew"
         )
-    if not {f"model.{name}" for name in trainer.model.state_dict()} <= tensors.keys():
+    if not {name for name in state if name.startswith("model.")} <= tensors.keys():
         raise older
     extended = None
     if trainer.phases:
@@ -595,7 +626,7 @@ def _resume(
             )
         extended = _extension(trainer.model, note, new["epochs"], extend, out)
     _load_best(out, old)
-    trainer.load_state(tensors)
+    state |= tensors
     return old, extended, note["history"], note["best_epoch"]
 
 

@@ -9,6 +9,17 @@ from ..errors import ConfigError
 from .pairs import PairModel
 
 
+def halved(maps: Tensor, convolution: nn.Conv2d) -> Tensor:
+    """Return a 2 x 2 convolution with stride 2 of ``maps`` (n, h, w, channels), (n, h / 2, w / 2, new channels).
+
+    Its patches do not overlap, so that it is one matrix product, which is faster on a CPU than torch's convolution.
+    """
+    n, h, w, channels = maps.shape
+    patches = maps.reshape(n, h // 2, 2, w // 2, 2, channels).transpose(2, 3).reshape(n, h // 2, w // 2, 4 * channels)
+    weight = convolution.weight.permute(0, 2, 3, 1).flatten(1)  # (new channels, 2, 2, channels)
+    return nn.functional.linear(patches, weight, convolution.bias)
+
+
 class CNNCF(PairModel):
     """Outer product of two embeddings, read by a stack of 2 x 2 convolutions (He et al. 2018), squared error.
 
@@ -60,4 +71,7 @@ class CNNCF(PairModel):
     def ratings(self, users: Tensor, items: Tensor) -> Tensor:
         """Return predictions, (n,)."""
         outer = self.users(users)[:, :, None] * self.items(items)[:, None, :]
-        return self.overall + self.output(self.convolutions(outer[:, None]).flatten(1))[:, 0]
+        maps = outer[:, :, :, None]
+        for convolution in self.convolutions[::2]:
+            maps = torch.relu(halved(maps, convolution))
+        return self.overall + self.output(maps.flatten(1))[:, 0]

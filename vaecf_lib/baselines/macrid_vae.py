@@ -72,8 +72,7 @@ class MacridVAE(LikelihoodModel):
         """Return what is predicted beyond the means, (B, n_items), and the divergence, (B,)."""
         items, concepts = (nn.functional.normalize(t.weight) for t in (self.items, self.concepts))
         member = torch.softmax(items @ concepts.T / self.config["tau"], -1)  # (n_items, concepts)
-        ratings: Tensor | float = self.bias
-        divergence: Tensor | float = 0.0
+        codes, divergence = [], torch.zeros((), device=self.device)
         for k in range(self.config["concepts"]):
             masked = batch.values * member[batch.items, k]
             masked = scaled_to_unit_length(batch, masked)
@@ -85,8 +84,10 @@ class MacridVAE(LikelihoodModel):
             centre = mu / self.config["sigma"] if self.config["kl_of_mu"] else torch.zeros_like(mu)
             divergence = divergence + gaussian_kl(centre, logvar)
             z = sample_gaussian(mu, logvar + 2 * math.log(self.config["sigma"])) if self.training else mu
-            ratings = ratings + self.scale * member[:, k] * (z @ items.T)
-        return ratings, divergence
+            codes.append(z)
+        # Sum over k of member_ik <z_k, item_i>, as one product: no (B, n_items) array for each concept.
+        weighted = (self.scale * member[:, :, None] * items[:, None, :]).flatten(1)
+        return nn.functional.linear(torch.cat(codes, -1), weighted, self.bias), divergence
 
     def item_vectors(self) -> Tensor:
         """Return the items' embeddings, (n_items, latent_dim)."""

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from ..errors import ConfigError, DataError
 from . import parsers
+from .kept import KeptLog
 from .planted import planted_log
 from .ratings import RatingLog, log_of_table
 from .sources import Source, data_folder, download
@@ -185,20 +186,26 @@ def _print_terms_once(entry: Dataset, folder: Path) -> None:
 
 
 def _read(entry: Dataset, path: Path) -> RatingLog:
+    kept = KeptLog.of(path, dataset=entry.name, ratings=entry.ratings)
+    if (log := kept.load()) is not None:
+        return log
     frame, titles = entry.parse(Source(path))
     if entry.ratings is not None and len(frame) != entry.ratings:
         raise DataError(
             f"{path}: {entry.name} has {entry.ratings:,} ratings, this file {len(frame):,}: "
             "it is incomplete or another release. Fetch it again"
         )
-    return log_of_table(entry.name, frame, titles)
+    log = log_of_table(entry.name, frame, titles)
+    kept.keep(log)
+    return log
 
 
 def load_dataset(name: str) -> RatingLog:
     """Return a data set of the catalogue as a :class:`~vaecf_lib.data.RatingLog`.
 
     ``planted`` is embedded. The others are looked up in the folder ``VAECF_DATA`` names (unpacked in
-    ``VAECF_DATA/NAME`` or as the original archive), else downloaded into it and verified.
+    ``VAECF_DATA/NAME`` or as the original archive), else downloaded into it and verified. What was read of a large one
+    is kept (:mod:`vaecf_lib.data.kept`).
 
     Raises:
         ConfigError: ``name`` is not in the catalogue.

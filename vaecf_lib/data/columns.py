@@ -32,10 +32,13 @@ _TRUTH = {"0": False, "0.0": False, "false": False, "1": True, "1.0": True, "tru
 
 
 class Column(NamedTuple):
-    """``name`` in the source · ``codes`` (n,) place in ``values`` of every row, -1 where missing · ``values`` (m,)."""
+    """``name`` in the source · ``codes`` (n,) place in ``values`` of every row, -1 where missing · ``values`` (m,).
+
+    ``codes`` is None where ``values`` stand row by row.
+    """
 
     name: str
-    codes: np.ndarray
+    codes: np.ndarray | None
     values: np.ndarray
 
     @classmethod
@@ -45,12 +48,16 @@ class Column(NamedTuple):
         With ``each``, numbers stand one by one: nearly all timestamps are distinct, and ratings need no coding.
         """
         if each and isinstance(entries.dtype, np.dtype) and entries.dtype.kind in "iuf":
-            return cls(name, np.arange(len(entries)), np.asarray(entries))
+            return cls(name, None, np.asarray(entries))
         try:
             codes, values = pd.factorize(entries)
         except (TypeError, ValueError):  # lists, records: no ids or numbers, and refused as such
             codes, values = np.arange(len(entries)), entries
-        return cls(name, codes, _plain(values))
+        return cls(name, narrow(codes), _plain(values))
+
+    def first_row(self, code: int) -> int:
+        """Return the first row that holds value number ``code``."""
+        return code if self.codes is None else int(np.argmax(self.codes == code))
 
 
 @dataclass(frozen=True)
@@ -77,6 +84,13 @@ class RefusedError(Exception):
     def __init__(self, code: int, reason: str):
         super().__init__(reason)
         self.code = code
+
+
+def narrow(numbers: np.ndarray) -> np.ndarray:
+    """Return whole numbers in half the bytes, as int32, where all of them fit."""
+    if len(numbers) and -(2**31) <= numbers.min() and numbers.max() < 2**31:
+        return numbers.astype(np.int32, copy=False)
+    return numbers
 
 
 def _plain(values: Any) -> np.ndarray:
@@ -188,7 +202,7 @@ def as_ratings(values: np.ndarray) -> np.ndarray:
         RefusedError: one is no finite number of single precision.
     """
     if values.dtype.kind in "biuf":
-        numbers = values.astype(np.float64)
+        numbers = values.astype(np.float64, copy=False)
     else:
         numbers = np.array([as_number(value) for value in values.tolist()], dtype=np.float64)
     bad = ~np.isfinite(numbers)
@@ -249,6 +263,7 @@ def read_column(column: str, found: Column) -> np.ndarray:
     Raises:
         RefusedError: a value is missing, or cannot stand in this column.
     """
-    if (found.codes < 0).any():
+    if found.codes is not None and (found.codes < 0).any():
         raise RefusedError(-1, "is missing" + (" or not a number" if column == "rating" else ""))
-    return {"rating": as_ratings, "timestamp": as_seconds, "is_test": as_truths}[column](found.values)[found.codes]
+    values = {"rating": as_ratings, "timestamp": as_seconds, "is_test": as_truths}[column](found.values)
+    return values if found.codes is None else values[found.codes]

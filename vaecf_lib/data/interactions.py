@@ -102,19 +102,24 @@ class Interactions:
                     f"{name} numbers must lie in 0..{size - 1}, found {index.min()}..{index.max()}: "
                     "renumber them, or give the right shape"
                 )
-        order = np.lexsort((item, user))
-        user, item = user[order], item[order]
-        repeated = (np.diff(user) == 0) & (np.diff(item) == 0)
-        if repeated.any():
-            at = int(np.flatnonzero(repeated)[0])
-            raise DataError(
-                f"{int(repeated.sum())} (user, item) pairs occur more than once, the first is "
-                f"({user[at]}, {item[at]}): merge them before building Interactions"
-            )
+        pair = user * shape[1] + item  # one key to sort by; a matrix of 2^63 places has no room for its rows anyway
+        values = None if values is None else np.asarray(values, dtype=np.float32)
+        if (pair[1:] > pair[:-1]).all():
+            item, values = item.copy(), None if values is None else values.copy()  # the caller's may change
+        else:
+            order = np.argsort(pair)
+            pair, item = pair[order], item[order]
+            values = None if values is None else values[order]
+            repeated = pair[1:] == pair[:-1]
+            if repeated.any():
+                at = int(np.argmax(repeated))
+                raise DataError(
+                    f"{int(repeated.sum())} (user, item) pairs occur more than once, the first is "
+                    f"({pair[at] // shape[1]}, {item[at]}): merge them before building Interactions"
+                )
         indptr = np.zeros(shape[0] + 1, dtype=np.int64)
         np.cumsum(np.bincount(user, minlength=shape[0]), out=indptr[1:])
-        if values is not None:
-            values = torch.from_numpy(np.asarray(values, dtype=np.float32)[order])
+        values = None if values is None else torch.from_numpy(values)
         return cls(torch.from_numpy(indptr), torch.from_numpy(item), values, (int(shape[0]), int(shape[1])))
 
     @property

@@ -5,10 +5,12 @@ from __future__ import annotations
 import csv
 import gzip
 import io
+import warnings
 import zlib
 from array import array
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping
+from functools import partial
 from itertools import count, islice
 from operator import itemgetter
 from pathlib import Path
@@ -17,6 +19,8 @@ import numpy as np
 
 from ..errors import DataError, counted
 from .columns import Column, Table, as_number, find_columns
+from .kept import KeptLog
+from .plain_text import NotPlainError, read_plain
 from .ratings import RatingLog
 
 _SEPARATORS = {".csv": ",", ".tsv": "\t", ".csv.gz": ",", ".tsv.gz": "\t"}
@@ -110,6 +114,10 @@ def _read_text(path: Path, separator: str, given: Mapping[str, str]) -> tuple[li
         }
 
     try:
+        return header, read_plain(partial(_open, path), separator, header, wanted)
+    except NotPlainError:  # quotes, or a trouble that the readers below find again and name
+        pass
+    try:
         return header, coded(_blocks(path, separator, len(header)))
     except (csv.Error, UnicodeDecodeError):  # name the line, or find that only blank lines follow
         return header, coded([fields] for _, fields in islice(_records(path, separator), 1, None))
@@ -184,7 +192,8 @@ def read_own_file(
     is one. ``rating`` is any number of single precision, ``is_test`` 0 or 1, true or false. ``timestamp`` is a number,
     or an ISO date turned into seconds since 1970; anything else there is left out with a warning, unless ``time`` asks
     for it. Repeated (user, item) pairs are merged, the last row kept, with a warning that counts them. Of several
-    titles an item has the first, with a warning; without any it is called by its id.
+    titles an item has the first, with a warning; without any it is called by its id. What was read of a large file is
+    kept until the file or these options change (:mod:`vaecf_lib.data.kept`).
 
     Raises:
         DataError: the file is missing, empty or of another kind, lacks a column, has a line with more or fewer fields
@@ -201,6 +210,11 @@ def read_own_file(
             raise DataError(f"{path}: no such file. Give the path of {known} file")
         if kind not in _KINDS:
             raise DataError(f"{path}: unknown kind {kind!r}. Use {known}")
+        kept = KeptLog.of(path, own=given)
+        if (log := kept.load()) is not None:
+            for note in log.reading.warnings:
+                warnings.warn(note, stacklevel=2)
+            return log
         if separator:
             labels, columns = _read_text(path, separator, given)
         else:
@@ -216,7 +230,9 @@ def read_own_file(
         return f"line {next(islice(_records(path, separator), at + 1, None))[0]}"
 
     table = Table(str(path), columns, labels, place, asked=frozenset(given), untyped=separator is not None)
-    return RatingLog.from_table(path.name[: -len(kind)], table)
+    log = RatingLog.from_table(path.name[: -len(kind)], table)
+    kept.keep(log)
+    return log
 
 
 def read_history(path: str | Path) -> list[tuple[str, float | None]]:

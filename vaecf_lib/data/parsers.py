@@ -19,11 +19,12 @@ HALF_STARS = tuple(np.arange(0.5, 5.01, 0.5))
 
 _PATTERN = {"id": r"\d+", "text": r"[^\t,]+", "number": r"-?\d+(\.\d*)?([eE][-+]?\d+)?"}
 _DTYPE = {"id": "int64", "text": "str", "number": "float64"}
+_ROWS = 1_000_000  # read at a time: pandas holds several times their text
 
 
 def _read_table(data: bytes, where: str, separator: str, columns: dict[str, str], header: str | None):
     """Read a delimited table strictly. ``columns`` maps a name to its kind: id, text or number."""
-    first = data.split(b"\n", 1)[0].decode("latin-1").strip()
+    first = io.BytesIO(data).readline().decode("latin-1").strip()
     if header is not None and first != header:
         raise DataError(f"{where}, line 1: expected the header {header!r}, found {first[:60]!r}")
     names, kinds = list(columns), list(columns.values())
@@ -31,8 +32,10 @@ def _read_table(data: bytes, where: str, separator: str, columns: dict[str, str]
     doubled = separator == "::"
     all_names = [n for name in names for n in (name, f"_{name}")][:-1] if doubled else names
     dtypes = {name: _DTYPE[kind] for name, kind in columns.items()}
+    parts: dict[str, list[pd.Series]] = {name: [] for name in names}
+    sound = True
     try:
-        frame = pd.read_csv(
+        with pd.read_csv(
             io.BytesIO(data),
             sep=separator[0],
             names=all_names,
@@ -44,17 +47,24 @@ def _read_table(data: bytes, where: str, separator: str, columns: dict[str, str]
             keep_default_na=False,
             na_values=[""],
             quoting=3,
-        )
-        sound = len(frame) > 0 and not frame[names].isna().to_numpy().any()
-        if doubled:
-            sound = sound and frame.drop(columns=names).isna().to_numpy().all()
+            chunksize=_ROWS,
+            low_memory=False,
+        ) as chunks:
+            for chunk in chunks:
+                sound = sound and not chunk[names].isna().to_numpy().any()
+                if doubled:
+                    sound = sound and chunk.drop(columns=names).isna().to_numpy().all()
+                for name in names:
+                    parts[name].append(chunk[name])
+        sound = sound and any(map(len, parts[names[0]]))
     except (ValueError, OverflowError, pd.errors.ParserError, pd.errors.EmptyDataError):
         sound = False
     if not sound:
         if not data.strip():
             raise DataError(f"{where}: the file is empty. Fetch it again")
         _blame_line(data, where, separator, kinds, header is not None)
-    frame = frame[names]
+    columns_read = {name: pd.concat(parts.pop(name), ignore_index=True) for name in names}
+    frame = pd.DataFrame(columns_read, copy=False)
     frame.attrs = {"where": where, "first_line": 1 if header is None else 2}
     return frame
 

@@ -124,7 +124,7 @@ def _generate() -> tuple[PlantedWorld, pd.DataFrame, dict[int, str]]:
 def planted_log() -> RatingLog:
     """Return the embedded data set: 3,000 users, 500 films, ratings 1 to 5."""
     _, frame, titles = _generate()
-    return log_of_table("planted", frame, titles)
+    return log_of_table("planted", frame.copy(deep=False), titles)
 
 
 def planted_world() -> PlantedWorld:

@@ -37,7 +37,19 @@ def _number_ids(found: Column, untyped: bool) -> tuple[np.ndarray, np.ndarray]:
     if (found.codes < 0).any():
         raise RefusedError(-1, "is missing")
     ids, place = np.unique(as_ids(found.values, untyped=untyped), return_inverse=True)
-    return ids, place[found.codes].astype(np.int64)
+    return ids, place.astype(np.int64, copy=False)[found.codes]
+
+
+def _repeated(log: RatingLog, keep: str) -> np.ndarray | None:
+    """Return (n,) which entries repeat a pair of which the "first" or "last" is to ``keep``; None if there are none."""
+    pair = log.user * log.n_items + log.item
+    if (pair[1:] > pair[:-1]).all():  # most files are sorted
+        return None
+    in_order = np.sort(pair)
+    if (in_order[1:] > in_order[:-1]).all():
+        return None
+    del in_order
+    return pd.Series(pair, copy=False).duplicated(keep=keep).to_numpy()
 
 
 def _title_of_each(items: np.ndarray, found: Column, n_items: int) -> tuple[np.ndarray, int]:
@@ -96,7 +108,7 @@ class RatingLog:
         """Hash of the content (source ids, ratings, order), whatever archive or file it came from."""
         digest = hashlib.sha256()
         for array in (self.user, self.item, self.rating, self.is_test):
-            digest.update(b"-" if array is None else np.ascontiguousarray(array).tobytes())
+            digest.update(b"-" if array is None else np.ascontiguousarray(array).data)
         for ids in (self.user_ids, self.item_ids):
             digest.update("\n".join(map(str, ids.tolist())).encode())
         return digest.hexdigest()
@@ -200,7 +212,8 @@ class RatingLog:
         Raises:
             DataError: the table is empty, or holds a value that its column cannot take.
         """
-        if len(table.columns["user"].codes) == 0:
+        rows = len(table.columns["user"].codes)
+        if rows == 0:
             raise DataError(f"{table.source}: no interactions inside")
         notes: list[str] = []
 
@@ -217,7 +230,7 @@ class RatingLog:
                     read[column] = read_column(column, found)
             except RefusedError as refused:
                 renamed = found.name.strip().lower() != column
-                row = table.place(int(np.argmax(found.codes == refused.code)))
+                row = table.place(found.first_row(refused.code))
                 at = f", {row}: {found.name.strip()}{f' (read as the {column})' * renamed} {refused}"
                 if column == "timestamp" and column not in table.asked:
                     warn(f"{at}: neither a number nor an ISO date, so timestamps are left out")
@@ -232,9 +245,8 @@ class RatingLog:
             if any(found):
                 titles = tuple(title or str(i) for title, i in zip(found, read["item_ids"].tolist(), strict=True))
         log = cls(name=name, titles=titles, **read)
-        pairs = pd.DataFrame({"user": log.user, "item": log.item})
-        repeated = pairs.duplicated(keep="last" if merge else "first").to_numpy()
-        n = int(repeated.sum())
+        repeated = _repeated(log, keep="last" if merge else "first")
+        n = 0 if repeated is None else int(repeated.sum())
         if n and not merge:
             at = int(np.argmax(repeated))
             raise DataError(
@@ -249,7 +261,7 @@ class RatingLog:
         if log.timestamp is None:
             used.pop("timestamp", None)
         reading = Reading(
-            rows=len(repeated),
+            rows=rows,
             left_out={"repeated pairs": n} if n else {},
             columns=used,
             unused=tuple(sorted({str(label).strip() for label in table.labels} - set(used.values()))),
@@ -276,11 +288,15 @@ class RatingLog:
 def log_of_table(name: str, frame: pd.DataFrame, titles: dict | None) -> RatingLog:
     """Make a log of a parsed table of the catalogue; ``titles`` by item id.
 
+    ``frame`` is emptied column by column: of twenty million ratings there is no room for both.
+
     Raises:
         DataError: the table is empty, or a pair stands there twice.
     """
     where, first_line = frame.attrs.get("where", name), frame.attrs.get("first_line", 1)
-    columns = {column: Column.of(column, frame[column], each=column in ("rating", "timestamp")) for column in frame}
+    columns = {
+        column: Column.of(column, frame.pop(column), each=column in ("rating", "timestamp")) for column in list(frame)
+    }
     table = Table(where, columns, place=lambda at: f"line {at + first_line}", asked=frozenset(columns))
     log = RatingLog.from_table(name, table, merge=False)
     if titles is None:

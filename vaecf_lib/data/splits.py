@@ -136,8 +136,8 @@ def what_is_kept(log: RatingLog, liked: RatingLog, users: np.ndarray, threshold:
     """Count what is left of ``log``: the entries in ``liked`` of ``users``; warn where hardly anything is, or all."""
     scale = None if log.rating is None else (float(log.rating.min()), float(log.rating.max()))
     kept = Kept(
-        ratings=(int(np.isin(liked.user, users).sum()), len(log)),
-        users=(len(users), len(np.unique(log.user))),
+        ratings=(int(np.bincount(liked.user, minlength=log.n_users)[users].sum()), len(log)),
+        users=(len(users), int(np.count_nonzero(np.bincount(log.user)))),
         threshold=None if scale is None else threshold,
         min_items=max(min_items, 1),
         scale=scale,
@@ -307,8 +307,9 @@ def split_strong(
     shuffled = users[np.random.RandomState(seed).permutation(len(users))]
     groups = [np.sort(group) for group in np.split(shuffled, [len(users) - 2 * n_heldout, len(users) - n_heldout])]
 
-    in_train = np.isin(log.user, groups[0])
-    item_index = np.unique(log.item[in_train])
+    in_train = np.zeros(log.n_users, dtype=bool)
+    in_train[groups[0]] = True
+    item_index = np.flatnonzero(np.bincount(log.item[in_train[log.user]]))
     column = np.full(log.n_items, -1)
     column[item_index] = np.arange(len(item_index))
 

@@ -14,6 +14,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -92,8 +93,9 @@ def _measure(which: str, n_users: int, n_items: int, n_steps: int, device: str) 
     }
 
 
-def output_layer_floor(n_items: int, batch_size: int = 500, hidden: int = 600) -> float:
+def output_layer_floor(n_items: int, threads: int = 1, batch_size: int = 500, hidden: int = 600) -> float:
     """Return the users per second if the output layer's three matrix products were all there is."""
+    torch.set_num_threads(threads)
     a, w, g = torch.randn(batch_size, hidden), torch.randn(n_items, hidden), torch.randn(batch_size, n_items)
     seconds = []
     for product in (lambda: a @ w.T, lambda: g @ w, lambda: g.T @ a):
@@ -107,16 +109,33 @@ def output_layer_floor(n_items: int, batch_size: int = 500, hidden: int = 600) -
     return batch_size / sum(seconds)
 
 
-def _in_own_process(which: str, n_users: int, n_items: int, n_steps: int, threads: int, device: str) -> dict:
-    call = f"bench._measure({which!r}, {n_users}, {n_items}, {n_steps}, {device!r})"
-    code = f"import json; from vaecf_lib.lab import bench; print(json.dumps({call}))"
-    env = os.environ | {"OMP_NUM_THREADS": str(threads), "MKL_NUM_THREADS": str(threads)}
-    if which != "ours":  # a peer's own program would run with torch's defaults
-        env["THP_MEM_ALLOC_ENABLE"] = "0"
-    done = subprocess.run([sys.executable, "-c", code], env=env, capture_output=True, text=True)
+def in_own_process(call: str, threads: int = 1, seconds: float | None = None, **environment: str) -> Any:
+    """Return what ``call``, an expression over this package's modules ``bench`` and ``costs``, gives in a new process.
+
+    On Linux a process begins with the peak memory of the one that starts it: that should have no large arrays.
+
+    Raises:
+        ConfigError: it failed, for the reason that its last line gives; or took longer than ``seconds``.
+    """
+    code = f"import json; from vaecf_lib.lab import bench, costs; print(json.dumps({call}))"
+    env = os.environ | {"OMP_NUM_THREADS": str(threads), "MKL_NUM_THREADS": str(threads)} | environment
+    try:
+        done = subprocess.run([sys.executable, "-c", code], env=env, capture_output=True, text=True, timeout=seconds)
+    except subprocess.TimeoutExpired as error:
+        raise ConfigError(f"it takes more than {seconds:.0f} seconds") from error
     if done.returncode:
-        raise ConfigError(f"the benchmark of {which} failed: {done.stderr.strip().splitlines()[-1]}")
+        lines = done.stderr.strip().splitlines()
+        raise ConfigError(lines[-1].split("Error: ", 1)[-1] if lines else "the process was ended, as by lack of memory")
     return json.loads(done.stdout.splitlines()[-1])
+
+
+def _measured(which: str, n_users: int, n_items: int, n_steps: int, threads: int, device: str) -> dict:
+    environment = {} if which == "ours" else {"THP_MEM_ALLOC_ENABLE": "0"}  # a peer's own would run with the default
+    call = f"bench._measure({which!r}, {n_users}, {n_items}, {n_steps}, {device!r})"
+    try:
+        return in_own_process(call, threads, **environment)
+    except ConfigError as error:
+        raise ConfigError(f"the benchmark of {which} failed: {error}") from error
 
 
 def run(
@@ -143,10 +162,10 @@ def run(
     runs: dict[str, list[dict]] = {name: [] for name in ("ours", *against)}
     floors = []
     for _ in range(pairs):
-        floors.append(output_layer_floor(n_items))
+        floors.append(in_own_process(f"bench.output_layer_floor({n_items}, {threads})", threads))
         for name, results in runs.items():
             where = device if name == "ours" else "cpu"
-            results.append(_in_own_process(name, n_users, n_items, n_steps, threads, where))
+            results.append(_measured(name, n_users, n_items, n_steps, threads, where))
     speed = {name: [r["users_per_second"] for r in results] for name, results in runs.items()}
     report = {
         "shape": [n_users, n_items],
@@ -170,7 +189,7 @@ def run(
         }
     if growth:
         report["growth"] = [
-            {"users": u, "items": i} | _in_own_process("ours", u, i, n_steps, threads, device)
+            {"users": u, "items": i} | _measured("ours", u, i, n_steps, threads, device)
             for u, i in (
                 (n_users // 2, n_items),
                 (2 * n_users, n_items),

@@ -70,10 +70,21 @@ def bench(
     pairs: Annotated[int, typer.Option(help="paired runs")] = 5,
     threads: Annotated[int, typer.Option(help="of torch")] = 1,
     growth: Annotated[bool, typer.Option(help="also time half, one and two times the users and items")] = False,
+    every: Annotated[bool, typer.Option("--all", help="an epoch of every system instead, beside its limit")] = False,
+    shape: Annotated[list[str] | None, typer.Option(help="with --all: ml-1m or ml-20m (repeatable), else both")] = None,
+    systems: Annotated[str | None, typer.Option(help="with --all: slugs, commas between; else every system")] = None,
+    out: Annotated[Path | None, typer.Option(help="with --all: JSON that keeps what is done, to go on with")] = None,
 ) -> None:
-    """Measure Mult-VAE's speed and peak memory on a synthetic matrix, beside its floor and peers."""
+    """Measure Mult-VAE's speed and peak memory on a synthetic matrix, beside its floor and peers; or every system's."""
     from . import bench as benchmark
+    from . import costs
 
+    if every:
+        report = costs.run(shape or list(costs.SHAPES), systems.split(",") if systems else None, out)
+        typer.echo(json.dumps(report, indent=1))
+        return
+    if shape or systems or out:
+        raise ConfigError("bench: --shape, --systems and --out are for --all: add it")
     typer.echo(json.dumps(benchmark.run(users, items, pairs, threads, against or [], growth), indent=1))
 
 

@@ -18,6 +18,40 @@ SLICE_BYTES = 2**21
 _IMPOSSIBLE = -1e30  # stands for log 0: finite, so that no gradient is inf - inf
 
 
+class Columns:
+    """Which of the items the columns of logits (B, n) are: here all of them.
+
+    Who has some of them alone overrides these, by which all sums over items go.
+    """
+
+    def width(self, n: int) -> int:
+        """Return the largest number of columns that anybody has, who has ``n`` here."""
+        return n
+
+    def n_items(self, logits: Tensor) -> int:
+        """Return the number of all items."""
+        return logits.shape[-1]
+
+    def sums(self, *parts: Tensor) -> tuple[Tensor, ...]:
+        """Return sums over all items, from those over the columns; each (B,)."""
+        return parts
+
+    def largest(self, part: Tensor) -> Tensor:
+        """Return the largest over all items, (B,), from the largest of the columns."""
+        return part
+
+    def row_slices(self, array: Tensor) -> list[slice]:
+        """Return slices of the rows of ``array`` (B, n) that are normalised at once."""
+        return row_slices(array)
+
+    def logsumexp(self, logits: Tensor) -> Tensor:
+        """Return log sum_i exp(logits_i) over all items, (B,)."""
+        return logits.logsumexp(-1)
+
+
+ALL = Columns()
+
+
 def row_slices(array: Tensor) -> list[slice]:
     """Return slices of the rows of ``array`` (B, n): on a CPU of 2 MB, so that later passes find them in cache."""
     rows = len(array) if array.is_cuda else max(1, SLICE_BYTES // (array.shape[1] * array.element_size() or 1))
@@ -44,25 +78,24 @@ def _exact(logits: Tensor, k: Tensor) -> Tensor:
     return log_e.gather(-1, k.long()[..., None])[..., 0]
 
 
-def calibrate(logits: Tensor, k: Tensor) -> Tensor:
-    """Return t (...,) with sum_i sigmoid(logits_i + t) = k, for 0 < k < n_items.
+def calibrate(logits: Tensor, k: Tensor, columns: Columns = ALL) -> Tensor:
+    """Return t (...,) with sum_i sigmoid(logits_i + t) = k, for 0 < k < n_items, over all items.
 
     Newton's method on the log of the sum, kept inside a bracket. sigmoid(x) < exp(x) gives its left end,
     log k - logsumexp(logits), which is also the start; as many logits all equal to the smallest give its right end. A
     step that would leave the bracket, as on the plateaus of logits far apart, is replaced by halving it.
     """
     k = k.to(logits.dtype)
-    low = k.log() - logits.logsumexp(-1)
-    high = (k / (logits.shape[-1] - k)).log() - logits.amin(-1)
+    low = k.log() - columns.logsumexp(logits)
+    high = (k / (columns.n_items(logits) - k)).log() + columns.largest(-logits.amin(-1))
     enough = torch.finfo(logits.dtype).eps ** 0.5  # Newton squares the error: the step taken last leaves eps
     t, p = low, torch.empty_like(logits)
     waits = environment.waits_for(logits.device)  # each look whether it is enough would
     for _ in range(30 if waits else 100):
         torch.add(logits, t[..., None], out=p).sigmoid_()
-        total = p.sum(-1)
+        total, squares = columns.sums(p.sum(-1), torch.linalg.vector_norm(p, dim=-1).square_())
         gap = k.log() - total.log()
         low, high = torch.where(gap > 0, t, low), torch.where(gap > 0, high, t)
-        squares = torch.linalg.vector_norm(p, dim=-1).square_()
         step = t + gap * total / (total - squares).clamp_min(torch.finfo(logits.dtype).tiny)
         t = torch.where((step >= low) & (step <= high), step, (low + high) / 2)
         if not waits and bool((gap.abs() < enough).all()):
@@ -70,7 +103,7 @@ def calibrate(logits: Tensor, k: Tensor) -> Tensor:
     return t
 
 
-def saddlepoint_(logits: Tensor, k: Tensor, order: int = 2) -> Tensor:
+def saddlepoint_(logits: Tensor, k: Tensor, order: int = 2, columns: Columns = ALL) -> Tensor:
     """Return log e_k by saddlepoint, (B,), for 1 < k < n_items - 1; ``logits`` (B, n_items) become its derivatives.
 
     With p_i = sigmoid(eta_i + t) and K_r the sum of the items' r-th Bernoulli cumulants,
@@ -82,19 +115,20 @@ def saddlepoint_(logits: Tensor, k: Tensor, order: int = 2) -> Tensor:
     correction f_2 dK_2 + f_3 dK_3 + f_4 dK_4 is v_i times
         f2 (1-2p) + f3 (1-6v) + f4 (1-2p)(1-12v) - (f2 K3 + f3 K4 + f4 K5) / K2.
     """
-    t = calibrate(logits, k)
+    t = calibrate(logits, k, columns)
     theta = logits.add_(t[:, None])
-    value = torch.nn.functional.softplus(theta).sum(-1) - k * t
+    value = torch.nn.functional.softplus(theta).sum(-1)
     p = theta.sigmoid_()
     v = torch.addcmul(p, p, p, value=-1)
-    K2, K3, K4, K5 = _cumulants(p, v)
+    value, *sums = columns.sums(value, *_cumulant_sums(p, v))
+    K2, K3, K4, K5 = _cumulants(*sums)
     chance, f2, f3, f4 = _log_chance(K2, K3, K4, order)
     shift = (f2 * K3 + f3 * K4 + f4 * K5) / K2.clamp_min(torch.finfo(K2.dtype).tiny ** 0.2)
     f2, f3, f4, constant = (f[:, None] for f in (f2, f3, f4, f2 + f3 + f4 - shift))
     correction = (v * (24 * f4)).sub_(2 * (f2 + f4)).mul_(p)
     correction.addcmul_(v, -6 * f3 - 12 * f4).add_(constant)
     p.addcmul_(correction, v)
-    return value + chance
+    return value - k * t + chance
 
 
 def _log_chance(K2: Tensor, K3: Tensor, K4: Tensor, order: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
@@ -118,33 +152,39 @@ def _log_chance(K2: Tensor, K3: Tensor, K4: Tensor, order: int) -> tuple[Tensor,
     return value.clamp_max(0.0), *(torch.where(certain, 0.0, f) for f in (f2, f3, f4))
 
 
-def _cumulants(p: Tensor, v: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Return K_2 to K_5, (B,): sums over items of the Bernoulli(p) cumulants, with v = p(1 - p).
+def _cumulant_sums(p: Tensor, v: Tensor) -> tuple[Tensor, ...]:
+    """Return sums of v, vp, v^2 and v^2 p over the columns, each (B,), with v = p(1 - p)."""
+    vp = v * p
+    return v.sum(-1), vp.sum(-1), torch.linalg.vector_norm(v, dim=-1).square(), torch.linalg.vecdot(v, vp)
+
+
+def _cumulants(v: Tensor, vp: Tensor, vv: Tensor, vvp: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Return K_2 to K_5, (B,): sums over items of the Bernoulli(p) cumulants, from the sums above.
 
     The item's own are v, v(1 - 2p), v(1 - 6v) and v(1 - 2p)(1 - 12v).
     """
-    vp, K2 = v * p, v.sum(-1)
-    vvp, vp, vv = torch.linalg.vecdot(v, vp), vp.sum(-1), torch.linalg.vector_norm(v, dim=-1).square()
-    return K2, K2 - 2 * vp, K2 - 6 * vv, K2 - 2 * vp - 12 * vv + 24 * vvp
+    return v, v - 2 * vp, v - 6 * vv, v - 2 * vp - 12 * vv + 24 * vvp
 
 
-def normalise_(logits: Tensor, k: Tensor, order: int = 2) -> Tensor:
-    """Return log e_k(exp(logits)), (B,); ``logits`` (B, n_items) become its derivatives, the inclusion probabilities.
+def normalise_(logits: Tensor, k: Tensor, columns: Columns = ALL, order: int = 2) -> Tensor:
+    """Return log e_k(exp(logits)), (B,); ``logits`` (B, n) become its derivatives, the inclusion probabilities.
 
-    By saddlepoint; k = 0, 1, n_items - 1 and n_items exactly. Nothing is checked.
+    By saddlepoint; k = 0, 1, n_items - 1 and n_items exactly. Nothing is checked. ``columns``: which of the n_items
+    the n columns are.
     """
-    n_items, k = logits.shape[-1], k.to(logits.dtype)
+    n_items, k = columns.n_items(logits), k.to(logits.dtype)
     edges = (k <= 1) | (k >= n_items - 1)
     raw = logits.clone() if environment.waits_for(logits.device) or bool(edges.any()) else None
     inside = k.clamp(2, max(2, n_items - 2))
-    value = saddlepoint_(logits, inside, order) if n_items > 3 else torch.zeros_like(k)
+    value = saddlepoint_(logits, inside, order, columns) if n_items > 3 else torch.zeros_like(k)
     if raw is None:
         return value
-    total, nothing = raw.sum(-1), torch.zeros_like(k)
+    (total,), nothing = columns.sums(raw.sum(-1)), torch.zeros_like(k)
+    one_of, all_but_one_of = columns.logsumexp(raw), columns.logsumexp(-raw)
     for edge, log_e, p in (
         (k == n_items, total, torch.ones_like(raw)),
-        (k == n_items - 1, total + (-raw).logsumexp(-1), 1 - torch.softmax(-raw, -1)),
-        (k == 1, raw.logsumexp(-1), torch.softmax(raw, -1)),
+        (k == n_items - 1, total + all_but_one_of, 1 - (-raw - all_but_one_of[:, None]).exp()),
+        (k == 1, one_of, (raw - one_of[:, None]).exp()),
         (k == 0, nothing, torch.zeros_like(raw)),
     ):
         value = torch.where(edge, log_e, value)
@@ -158,7 +198,7 @@ class _LogNormaliser(torch.autograd.Function):
     @staticmethod
     def forward(ctx, logits: Tensor, k: Tensor, order: int) -> Tensor:
         p = logits.clone()
-        value = torch.cat([normalise_(p[rows], k[rows], order) for rows in row_slices(p)])
+        value = torch.cat([normalise_(p[rows], k[rows], order=order) for rows in row_slices(p)])
         ctx.save_for_backward(p)
         return value
 

@@ -20,7 +20,7 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from .counting import log_elementary_symmetric, normalise_, row_slices
+from .counting import ALL, Columns, log_elementary_symmetric, normalise_
 
 
 def _as_rows(logits: Tensor, x) -> tuple[Tensor, object, torch.Size]:
@@ -81,37 +81,43 @@ def observed_log_weight(logits: Tensor, x) -> Tensor:
     return _observed(logits, clicks_of(logits, x)).reshape(shape)
 
 
-def _multinomial_(eta: Tensor, k: Tensor) -> Tensor:
-    top = eta.amax(-1, keepdim=True)
-    total = eta.sub_(top).exp_().sum(-1)
+def _multinomial_(eta: Tensor, k: Tensor, columns: Columns) -> Tensor:
+    top = columns.largest(eta.amax(-1))
+    (total,) = columns.sums(eta.sub_(top[:, None]).exp_().sum(-1))
     eta.mul_((k / total)[:, None])
-    return k * (total.log() + top[:, 0])
+    return k * (total.log() + top)
 
 
-def _bernoulli_(eta: Tensor, k: Tensor) -> Tensor:
-    value = torch.nn.functional.softplus(eta).sum(-1)
+def _bernoulli_(eta: Tensor, k: Tensor, columns: Columns) -> Tensor:
+    (value,) = columns.sums(torch.nn.functional.softplus(eta).sum(-1))
     eta.sigmoid_()
     return value
 
 
-# Each returns the log-normalisers, (B,), of logits (B, n_items), which become the expected clicks.
-NORMALISERS: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
+# Each returns the log-normalisers, (B,), of the logits of all items; its columns of them become the expected clicks.
+NORMALISERS: dict[str, Callable[[Tensor, Tensor, Columns], Tensor]] = {
     "multinomial": _multinomial_,
     "bernoulli": _bernoulli_,
     "n_choose_k": normalise_,
 }
 
 
-def log_prob_(eta: Tensor, clicks: Clicks, likelihood: str) -> Tensor:
-    """Return the log-probabilities, (B,); the logits ``eta`` (B, n_items) become minus their gradient, in place.
+def log_prob_(eta: Tensor, clicks: Clicks, likelihood: str, columns: Columns = ALL) -> Tensor:
+    """Return the log-probabilities, (B,); the logits ``eta`` (B, n) become minus their gradient, in place.
 
     That is expected minus observed clicks. Row slices that stay in the processor's cache make the passes cheap.
+
+    Args:
+        eta: of all items, or of some ``columns``.
+        clicks: on the columns; the ``counts`` are of all items.
+        likelihood: "multinomial", "bernoulli" or "n_choose_k".
+        columns: which of the items the columns of ``eta`` are.
     """
     rows, items, counts, weights = clicks
     counts = counts.to(eta.dtype)
-    observed = _observed(eta, clicks)
-    slices = row_slices(eta)
-    log_normaliser = torch.cat([NORMALISERS[likelihood](eta[part], counts[part]) for part in slices])
+    (observed,) = columns.sums(_observed(eta, clicks))
+    slices = columns.row_slices(eta)
+    log_normaliser = torch.cat([NORMALISERS[likelihood](eta[part], counts[part], columns) for part in slices])
     minus = eta.new_full((), -1.0).expand(len(rows)) if weights is None else -weights.to(eta.dtype)
     eta.index_put_((rows, items), minus, accumulate=True)
     return observed - log_normaliser

@@ -18,6 +18,20 @@ SCORING_DRAWS = 16
 CONTRAST_DRAWS = 16
 
 
+class _Gram(torch.autograd.Function):
+    """W^T W, (d, d), of W (n, d). Its gradient W (G + G^T) is one product here, and would be two."""
+
+    @staticmethod
+    def forward(ctx, weight: Tensor) -> Tensor:
+        ctx.save_for_backward(weight)
+        return weight.T @ weight
+
+    @staticmethod
+    def backward(ctx, grad: Tensor) -> Tensor:
+        (weight,) = ctx.saved_tensors
+        return weight @ (grad + grad.T)
+
+
 class PosteriorCritic(nn.Module):
     """T(x, z): is z from the posterior of x, or from the prior? Two hidden layers, one number."""
 
@@ -165,7 +179,7 @@ class VAEGAN(LikelihoodModel):
         J = W1 diag(f1') W2 diag(f2'), so ||J||^2 = <W1^T W1, A A^T> with A = diag(f1') W2 diag(f2'): the Gram matrix
         is hidden x hidden, and no (n_items x latent_dim) Jacobian is formed.
         """
-        gram = self.input.weight.T @ self.input.weight
+        gram = _Gram.apply(self.input.weight)
         slope, weight = 1 - hidden**2, self.code.weight
         if self.config["code"] == "linear":
             return ((slope @ (gram * (weight.T @ weight))) * slope).sum(-1)

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
+from ..maths.counting import ALL, Columns
 from ..maths.likelihoods import Clicks, check_binary, clicks_of, log_prob_
 
 ITEMS_AT_ONCE = 512  # MKL's product with a wide, transposed matrix takes 1.4 to 1.7 times as long in one piece
@@ -41,26 +42,31 @@ class _Linear(torch.autograd.Function):
         )
 
 
+def item_logits(h: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+    """Return h W^T + b, (B, n), for h (B, d), weight (n, d) and bias (n,)."""
+    return _Linear.apply(h, weight, bias)
+
+
 class _ItemLogProb(torch.autograd.Function):
     """log p(x | h W^T + b), keeping one (B, n_items) array for the backward pass, or none where it would be too large.
 
     The logits' gradient G times each row's incoming one: the rows of the small factor h carry that, so that no pass
-    over (B, n_items) is made for it.
+    over (B, n_items) is made for it. ``columns`` says which of the items W and b are of.
 
     In bfloat16, the ``dtype`` that is not the weights' own, are the factors of the products and the array that is kept;
     logits, likelihood and the weights' gradients are float32.
     """
 
     @staticmethod
-    def forward(ctx, h, weight, bias, clicks, likelihood, kept_bytes, dtype):
+    def forward(ctx, h, weight, bias, clicks, likelihood, columns, kept_bytes, dtype):
         ctx.dtypes = h.dtype, weight.dtype
         h, weight = h.to(dtype), weight.to(dtype)
-        n_rows = max(1, kept_bytes // (len(weight) * h.element_size()))
+        n_rows = max(1, kept_bytes // (columns.width(len(weight)) * h.element_size()))
         ctx.parts = [slice(start, min(start + n_rows, len(h))) for start in range(0, len(h) or 1, n_rows)]
-        ctx.clicks, ctx.likelihood = _by_rows(clicks, ctx.parts), likelihood
+        ctx.clicks, ctx.likelihood, ctx.columns = _by_rows(clicks, ctx.parts), likelihood, columns
         values, residual = [], None
         for part, some in zip(ctx.parts, ctx.clicks, strict=True):
-            value, residual = _likelihood(h[part], weight, bias, some, likelihood)
+            value, residual = _likelihood(h[part], weight, bias, some, likelihood, columns)
             values.append(value)
         ctx.save_for_backward(h, weight, bias, residual if len(ctx.parts) == 1 else None)
         return torch.cat(values)
@@ -78,7 +84,7 @@ class _ItemLogProb(torch.autograd.Function):
         for part, some in zip(ctx.parts, ctx.clicks, strict=True):
             residual = kept
             if residual is None:
-                _, residual = _likelihood(h[part], weight, bias, some, ctx.likelihood)
+                _, residual = _likelihood(h[part], weight, bias, some, ctx.likelihood, ctx.columns)
             scale = -grad[part]
             if for_h:
                 h_grad[part] = (residual @ weight).mul_(scale[:, None])
@@ -89,15 +95,30 @@ class _ItemLogProb(torch.autograd.Function):
                 weight_grad += residual.T @ scaled
             if for_bias:
                 bias_grad += residual.T @ scale.to(residual.dtype)
-        return h_grad, weight_grad, bias_grad, None, None, None, None
+        return h_grad, weight_grad, bias_grad, None, None, None, None, None
 
 
-def _likelihood(h: Tensor, weight: Tensor, bias: Tensor, clicks: Clicks, likelihood: str) -> tuple[Tensor, Tensor]:
-    """Return the log-probabilities, (B,), and minus their gradient by the logits, (B, n_items), in the dtype of h."""
+def _likelihood(
+    h: Tensor, weight: Tensor, bias: Tensor, clicks: Clicks, likelihood: str, columns: Columns
+) -> tuple[Tensor, Tensor]:
+    """Return the log-probabilities, (B,), and minus their gradient by the logits, (B, n), in the dtype of h."""
     # bfloat16 plus the bias is float32, in one pass.
     logits = _logits(h, weight, bias) if h.dtype == bias.dtype else torch.mm(h, weight.T) + bias
-    value = log_prob_(logits, clicks, likelihood)
+    value = log_prob_(logits, clicks, likelihood, columns)
     return value, logits.to(h.dtype)
+
+
+def item_log_prob(
+    h: Tensor, weight: Tensor, bias: Tensor, clicks: Clicks, likelihood: str, columns: Columns = ALL
+) -> Tensor:
+    """Return log p(x | h W^T + b), (B,), for h (B, d), weight (n, d) and bias (n,).
+
+    ``columns`` says which of the items these n are; the ``clicks`` are on them, their counts of all items.
+    """
+    device = h.device.type
+    dtype = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else weight.dtype
+    with torch.autocast(device, enabled=False):
+        return _ItemLogProb.apply(h, weight, bias, clicks, likelihood, columns, KEPT_BYTES, dtype)
 
 
 def _by_rows(clicks: Clicks, parts: list[slice]) -> list[Clicks]:
@@ -115,14 +136,6 @@ def _by_rows(clicks: Clicks, parts: list[slice]) -> list[Clicks]:
     return some
 
 
-def item_log_prob(h: Tensor, weight: Tensor, bias: Tensor, clicks: Clicks, likelihood: str) -> Tensor:
-    """Return log p(x | h W^T + b), (B,), for h (B, d), weight (n_items, d) and bias (n_items,)."""
-    device = h.device.type
-    dtype = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else weight.dtype
-    with torch.autocast(device, enabled=False):
-        return _ItemLogProb.apply(h, weight, bias, clicks, likelihood, KEPT_BYTES, dtype)
-
-
 class ItemLayer(nn.Linear):
     """A linear layer to one logit per item, and a likelihood behind it; ``frozen`` takes its weights as constants."""
 
@@ -131,7 +144,7 @@ class ItemLayer(nn.Linear):
         weight, bias = self._weights(frozen)
         if torch.is_autocast_enabled(h.device.type):
             return nn.functional.linear(h, weight, bias)
-        return _Linear.apply(h.reshape(-1, h.shape[-1]), weight, bias).reshape(*h.shape[:-1], -1)
+        return item_logits(h.reshape(-1, h.shape[-1]), weight, bias).reshape(*h.shape[:-1], -1)
 
     def log_prob(self, h: Tensor, x, likelihood: str, frozen: bool = False) -> Tensor:
         """Return log p(x | logits of h), (B,), of one of the likelihoods of clicks.
@@ -174,8 +187,9 @@ class ItemLayer(nn.Linear):
         drawn = torch.multinomial(chances, n_sampled, replacement=True)
         weight, bias = self._weights(frozen)
         # One look-up for both, so that there is one gradient of the table's size.
-        some_weights, some_biases = weight[torch.cat([drawn, items])], bias[torch.cat([drawn, items])]
-        own = (h[rows] * some_weights[n_sampled:]).sum(-1) + some_biases[n_sampled:]
+        looked_up = torch.cat([drawn, items])
+        some_weights, some_biases = nn.functional.embedding(looked_up, weight), bias.index_select(0, looked_up)
+        own = (h.index_select(0, rows) * some_weights[n_sampled:]).sum(-1) + some_biases[n_sampled:]
         others = torch.addmm(some_biases[:n_sampled], h, some_weights[:n_sampled].T)
         others = others - (n_sampled * chances[drawn] / chances.sum()).log()
         others[_places(drawn, rows, items)] = -torch.inf
