@@ -1020,3 +1020,25 @@ def test_a_state_brings_a_trainer_to_where_another_was(split):
     assert (second.epoch, second.steps) == (1, second.updates_per_epoch)
     assert [second.run_epoch() for _ in range(2)] == rows
     assert torch.equal(weights(first.model), weights(second.model)) and second.epoch == 3
+
+
+@pytest.mark.slow
+def test_compiled_losses_train_the_same_model(split, tmp_path, monkeypatch):
+    """With the same noise: an epoch of two phases, with batches of several sizes, differs by rounding alone."""
+    found = []
+    for compile in (False, True):
+        model = vc.build("recvae", split.n_items, latent_dim=4, hidden=8)
+        run = vc.fit(model, split, epochs=2, batch_size=300, seed=2, device="cpu", progress=False, compile=compile)
+        found.append(run.curve("loss"))
+    assert found[1] == pytest.approx(found[0], rel=1e-4)
+
+
+@pytest.mark.slow
+def test_where_nothing_can_be_compiled_that_is_said_in_a_line(split, tmp_path, monkeypatch):
+    import torch._inductor.config as inductor
+
+    monkeypatch.setattr(inductor.cpp, "cxx", (str(tmp_path / "none"),))
+    monkeypatch.setattr(inductor, "force_disable_caches", True)
+    torch._dynamo.reset()
+    with pytest.raises(vc.ConfigError, match=r"compile=True cannot be used here .*: leave it out"):
+        vc.fit(small(split.n_items), split, epochs=1, device="cpu", progress=False, compile=True)
