@@ -45,9 +45,9 @@ class DenseRecVAE(nn.Module):
     def log_prior(self, x, z):
         mu, logvar = self.old_encoder(x, 0.0)
         parts = (
-            log_normal(z, 0.0, torch.zeros(1)),
+            log_normal(z, 0.0, z.new_zeros(1)),
             log_normal(z, mu, logvar),
-            log_normal(z, 0.0, torch.full((1,), 10.0)),
+            log_normal(z, 0.0, z.new_full((1,), 10.0)),
         )
         weighted = [part + math.log(weight) for part, weight in zip(parts, (3 / 20, 3 / 4, 1 / 10), strict=True)]
         return torch.stack(weighted, -1).logsumexp(-1)
@@ -60,17 +60,18 @@ class DenseRecVAE(nn.Module):
         return (nll + self.gamma * x.sum(1) * kl).mean()
 
 
-def train_epochs(train, n_epochs: int, batch_size: int = 500, seed: int = 0):
+def train_epochs(train, n_epochs: int, batch_size: int = 500, seed: int = 0, device: str = "cpu"):
     """Yield the last loss after each epoch of 3 + 1 passes, so that the caller can time it."""
     torch.manual_seed(seed)
-    matrix, model = to_scipy(train), DenseRecVAE(train.n_items)
+    matrix, model = to_scipy(train), DenseRecVAE(train.n_items).to(device)
     optimisers = [torch.optim.Adam(part.parameters(), lr=5e-4) for part in (model.encoder, model.decoder)]
     for _ in range(n_epochs):
         for at in range(4):
             if at == 3:
                 model.old_encoder.load_state_dict(model.encoder.state_dict())
             for rows in torch.randperm(train.n_users).split(batch_size):
-                loss = model.loss(torch.from_numpy(matrix[rows.numpy()].toarray()), 0.5 if at < 3 else 0.0)
+                x = torch.from_numpy(matrix[rows.numpy()].toarray()).to(device)
+                loss = model.loss(x, 0.5 if at < 3 else 0.0)
                 optimisers[at // 3].zero_grad()
                 loss.backward()
                 optimisers[at // 3].step()

@@ -581,6 +581,24 @@ def test_bf16_trains(split):
     assert next(model.parameters()).dtype == torch.float32
 
 
+@pytest.mark.parametrize("slug", ["mult-vae", "recvae", "sivae", "vae-vamp", "vae-iaf", "vaegan-avb-d-c"])
+def test_bf16_changes_a_loss_by_its_digits_alone(slug, split):
+    """Each phase's loss under autocast beside float32's at the same noise; every term of it is float32."""
+    torch.manual_seed(0)
+    trainer = vc.Trainer(vc.build(slug, split.n_items, latent_dim=8, hidden=20), split, device="cpu")
+    batch = split.train.rows(torch.arange(100))
+    for phase in trainer.phases:
+        found = {}
+        for enabled in (False, True):
+            torch.manual_seed(1)
+            with torch.autocast("cpu", torch.bfloat16, enabled=enabled):
+                loss, terms = phase.loss(batch, 0.5)
+            found[enabled] = {"loss": loss, **terms}
+        for name, exact in found[False].items():
+            if name != "right":  # how often a critic is: of 100 users one or two may change sides
+                torch.testing.assert_close(found[True][name], exact, rtol=0.02, atol=0.02)
+
+
 def test_users_without_clicks_do_not_break_training(split):
     empty = vc.data.Interactions.from_pairs([0, 2], [1, 3], shape=(5, split.n_items))
     from dataclasses import replace
@@ -1002,3 +1020,25 @@ def test_a_state_brings_a_trainer_to_where_another_was(split):
     assert (second.epoch, second.steps) == (1, second.updates_per_epoch)
     assert [second.run_epoch() for _ in range(2)] == rows
     assert torch.equal(weights(first.model), weights(second.model)) and second.epoch == 3
+
+
+@pytest.mark.slow
+def test_compiled_losses_train_the_same_model(split, tmp_path, monkeypatch):
+    """With the same noise: an epoch of two phases, with batches of several sizes, differs by rounding alone."""
+    found = []
+    for compile in (False, True):
+        model = vc.build("recvae", split.n_items, latent_dim=4, hidden=8)
+        run = vc.fit(model, split, epochs=2, batch_size=300, seed=2, device="cpu", progress=False, compile=compile)
+        found.append(run.curve("loss"))
+    assert found[1] == pytest.approx(found[0], rel=1e-4)
+
+
+@pytest.mark.slow
+def test_where_nothing_can_be_compiled_that_is_said_in_a_line(split, tmp_path, monkeypatch):
+    import torch._inductor.config as inductor
+
+    monkeypatch.setattr(inductor.cpp, "cxx", (str(tmp_path / "none"),))
+    monkeypatch.setattr(inductor, "force_disable_caches", True)
+    torch._dynamo.reset()
+    with pytest.raises(vc.ConfigError, match=r"compile=True cannot be used here .*: leave it out"):
+        vc.fit(small(split.n_items), split, epochs=1, device="cpu", progress=False, compile=True)

@@ -185,6 +185,7 @@ def fit(
     shard_items: Annotated[
         bool, typer.Option("--shard-items", help="of several processes each has some items of the output layer")
     ] = False,
+    compile: Annotated[bool, typer.Option("--compile", help="fuse the losses with torch.compile")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="print one JSON object and nothing else to stdout")] = False,
 ) -> None:
     """Train a system, evaluate it on the test part, print the metrics."""
@@ -210,6 +211,7 @@ def fit(
             extend=extend,
             refit=refit,
             shard_items=shard_items,
+            compile=compile,
         )
     if distributed.launched().rank > 0:
         return

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from .errors import ConfigError
 
@@ -38,6 +39,16 @@ def pick_device(device: str | torch.device = "auto") -> torch.device:
         reason = next(iter(str(error).splitlines()), type(error).__name__)
         raise ConfigError(f"device={device!s} cannot be used here ({reason}). Use 'auto' or 'cpu'") from error
     return device
+
+
+def waits_for(device: torch.device) -> bool:
+    """Tell whether reading a number from ``device`` waits until all work queued there is done, as on a GPU."""
+    return device.type != "cpu"
+
+
+def sent(tensor: Tensor, device: torch.device) -> Tensor:
+    """Return a tensor of the CPU on ``device``; a GPU fetches it from pinned memory when it comes to it."""
+    return tensor.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else tensor.to(device)
 
 
 def machine(device: str) -> str:

@@ -21,6 +21,7 @@ from .options import checked
 RATING = ("rmse", "mae")
 OVER_LISTS = ("coverage", "gini")  # one number for all lists together, not a mean over users
 LIKED = 3.0
+HOLD_NAN = "the model's scores hold nan: it was not trained, or training diverged"
 SCORES_BYTES = 2**28  # of a batch: 3,300 users of 20,108 items; of a million items, 67
 
 
@@ -101,11 +102,13 @@ def top_items(scores: Tensor, k: int) -> Tensor:
     """
     n, k = scores.shape[1], min(k, scores.shape[1])
     values, items = scores.topk(min(k + 1, n), dim=1)  # one more, to see whether it is tied with the k-th
-    if bool(values.isnan().any()):  # nan counts as the largest
-        raise ConfigError("the model's scores hold nan: it was not trained, or training diverged")
-    tied = values[:, k - 1] == values[:, k] if 0 < k < n else torch.zeros(len(scores), dtype=torch.bool)
+    tied = values[:, k - 1] == values[:, k] if 0 < k < n else torch.zeros_like(values[:, 0], dtype=torch.bool)
+    # nan counts as the largest. Both questions at once: each answer waits for the device.
+    astray, any_tied = torch.stack([values.isnan().any(), tied.any()]).tolist()
+    if astray:
+        raise ConfigError(HOLD_NAN)
     values, items = values[:, :k].clone(), items[:, :k].clone()
-    if bool(tied.any()):  # topk settles ties at will: these rows are sorted in full
+    if any_tied:  # topk settles ties at will: these rows are sorted in full
         order = scores[tied].sort(dim=1, descending=True, stable=True).indices[:, :k]
         items[tied] = order
         values[tied] = scores[tied].gather(1, order)
@@ -115,8 +118,8 @@ def top_items(scores: Tensor, k: int) -> Tensor:
 
 
 def _ranking_metric(kind: str, k: int, hits: Tensor, n_targets: Tensor) -> Tensor:
-    """Return (B,) values from ``hits`` (B, K >= k, or all items) in rank order and ``n_targets`` (B,), on the CPU."""
-    hits = hits[:, :k].double()
+    """Return (B,) float64 values from ``hits`` (B, K >= k, or all items) in rank order and ``n_targets`` (B,)."""
+    hits, device = hits[:, :k].double(), hits.device
     if kind == "recall":  # Liang et al. 2018: a perfect list scores 1 even if there are more targets than places
         return hits.sum(1) / n_targets.clamp_max(k)
     if kind == "recall_all":
@@ -125,14 +128,14 @@ def _ranking_metric(kind: str, k: int, hits: Tensor, n_targets: Tensor) -> Tenso
         return hits.sum(1) / k
     if kind == "hit":
         return hits.amax(1)
-    ranks = torch.arange(1, hits.shape[1] + 1).double()
+    ranks = torch.arange(1, hits.shape[1] + 1, device=device).double()
     if kind == "mrr":
         return (hits / ranks).amax(1)  # the first hit has the largest 1 / rank
     if kind in ("map", "map_all"):
         at_hits = (hits * hits.cumsum(1) / ranks).sum(1)  # precision at each hit's rank
         return at_hits / (n_targets.clamp_max(k) if kind == "map" else n_targets)
     discount = 1 / torch.log2(ranks + 1)
-    all_places = 1 / torch.log2(torch.arange(2, k + 2).double())
+    all_places = 1 / torch.log2(torch.arange(2, k + 2, device=device).double())
     return (hits * discount).sum(1) / all_places.cumsum(0)[n_targets.clamp_max(k) - 1]
 
 
@@ -141,10 +144,9 @@ def _rated_hits(predicted: Tensor, targets: Batch, relevant: Tensor, k: int) -> 
     order = predicted.sort(descending=True, stable=True).indices
     order = order[targets.rows[order].sort(stable=True).indices]  # user by user, best first
     place = torch.arange(len(order), device=order.device) - targets.offsets[targets.rows[order]]
-    kept = place < k
-    hits = torch.zeros(len(targets), k, dtype=torch.bool, device=order.device)
-    hits[targets.rows[order][kept], place[kept]] = relevant[order][kept]
-    return hits
+    hits = torch.zeros(len(targets), k + 1, dtype=torch.bool, device=order.device)
+    hits[targets.rows[order], place.clamp_max(k)] = relevant[order]  # the last column is for what is not in the list
+    return hits[:, :k]
 
 
 def check_metrics(model: Model, heldout: HeldOut, metrics: tuple[str, ...]) -> dict[str, Metric]:
@@ -217,15 +219,17 @@ def _measure(
     # A list is no longer than the catalogue: a larger K gives the same values, and must not take more memory.
     parsed = {name: metric._replace(k=min(metric.k, model.n_items)) for name, metric in parsed.items()}
     scored = (heldout.targets.counts > 0).nonzero()[:, 0]
-    nobody = torch.full((heldout.history.n_users,), math.nan).double()
-    nobody[scored.cpu()] = 0.0  # until the user's turn, in this process or in another one
+    # The metrics' sums are float64, which Apple's GPUs have not. On others nothing is moved before the end.
+    home = torch.device("cpu") if model.device.type == "mps" else model.device
+    nobody = torch.full((heldout.history.n_users,), math.nan, dtype=torch.float64, device=home)
+    nobody[scored.to(home)] = 0.0  # until the user's turn, in this process or in another one
     result = {name: nobody.clone() for name, metric in parsed.items() if not metric.over_lists}
     shown = {
         name: torch.zeros(model.n_items, dtype=torch.int64, device=model.device)
         for name, metric in parsed.items()
         if metric.over_lists
     }
-    bits = _information(model) if any(metric.kind == "novelty" for metric in parsed.values()) else None
+    bits = _information(model).to(home) if any(metric.kind == "novelty" for metric in parsed.values()) else None
     largest_k = max((metric.k for metric in parsed.values()), default=0)
     rates = not all(metric.ranks for metric in parsed.values())
     rates = rates and heldout.history.values is not None and heldout.history.nnz > 0
@@ -233,8 +237,10 @@ def _measure(
     batch_size = min(batch_size, max(1, SCORES_BYTES // (4 * model.n_items)))
     rank, count = distributed.place()
     own, most = scored[rank::count], scored[::count]
-    for history in heldout.history.batches(batch_size, order=own):
-        targets, users = heldout.targets.rows(history.users), history.users.cpu()
+    parts = [part.batches(batch_size, order=own) for part in (heldout.history, heldout.targets)]
+    astray = torch.zeros((), dtype=torch.bool, device=model.device)
+    for history, targets in zip(*parts, strict=True):  # the one wait for the device is in top_items
+        users = targets.users.to(home)
         if heldout.strangers and model.needs == "either":
             history = replace(history, users=torch.full_like(history.users, -1))
         if readings & {"", "liked"}:
@@ -242,8 +248,7 @@ def _measure(
             predicted = scores[targets.rows, targets.items]
         else:
             scores, predicted = None, model.pair_scores(history, targets.rows, targets.items).float()
-        if bool(predicted.isnan().any()):
-            raise ConfigError("the model's scores hold nan: it was not trained, or training diverged")
+        astray |= predicted.isnan().any()
         if scores is not None:
             scores = scores.clone()
             scores[history.rows, history.items] = -math.inf
@@ -252,33 +257,36 @@ def _measure(
         hits = {}
         for reading in readings:
             relevant = targets.values > LIKED if reading else torch.ones_like(targets.items, dtype=torch.bool)
-            n_relevant = torch.bincount(targets.rows[relevant], minlength=len(targets))
+            n_relevant = torch.zeros_like(targets.counts).index_add_(0, targets.rows, relevant.long())
             if reading == "rated":
-                n_relevant[targets.counts < 2] = 0  # nothing to be ranked
+                n_relevant *= targets.counts > 1  # else nothing is to be ranked
                 places = _rated_hits(predicted, targets, relevant, largest_k)
             else:
                 wanted = torch.zeros_like(scores, dtype=torch.bool)
-                wanted[targets.rows[relevant], targets.items[relevant]] = True
+                wanted[targets.rows, targets.items] = relevant
                 places = wanted.gather(1, top)
-            hits[reading] = places.cpu(), n_relevant.cpu()  # few bytes; float64 is not everywhere
+            hits[reading] = places.to(home), n_relevant.to(home)
         for name, metric in parsed.items():
             if metric.over_lists:
-                items = top[:, : metric.k][listed[:, : metric.k]]
-                shown[name] += torch.bincount(items, minlength=model.n_items)
+                items, there = top[:, : metric.k], listed[:, : metric.k]
+                shown[name].index_add_(0, items.flatten(), there.flatten().long())
             elif metric.kind == "novelty":
-                items, there = top[:, : metric.k].cpu(), listed[:, : metric.k].cpu()
+                items, there = top[:, : metric.k].to(home), listed[:, : metric.k].to(home)
                 result[name][users] = (bits[items] * there).sum(1) / there.sum(1)
             elif metric.ranks:
                 places, n_relevant = hits[metric.reading]
                 values = _ranking_metric(metric.kind, metric.k, places, n_relevant.clamp_min(1))
                 result[name][users] = torch.where(n_relevant > 0, values, math.nan)
             else:
-                error = (predicted.clamp(*limits) - targets.values).cpu().double()
+                error = (predicted.clamp(*limits) - targets.values).to(home).double()
                 error = error**2 if metric.kind == "rmse" else error.abs()
-                total = torch.zeros(len(targets), dtype=torch.float64)
-                result[name][users] = total.index_add_(0, targets.rows.cpu(), error)
+                total = torch.zeros(len(targets), dtype=torch.float64, device=home)
+                result[name][users] = total.index_add_(0, targets.rows.to(home), error)
     if math.ceil(len(own) / batch_size) < math.ceil(len(most) / batch_size):
         model.scores(heldout.history.rows(scored[:1]))  # others have one batch more, for which it may have some items
+    if bool(astray):
+        raise ConfigError(HOLD_NAN)
+    result = {name: values.cpu() for name, values in result.items()}
     shown = {name: counts.cpu() for name, counts in shown.items()}
     return distributed.sums(result, model.device), distributed.sums(shown, model.device)
 

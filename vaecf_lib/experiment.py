@@ -123,14 +123,15 @@ def run_experiment(
     extend: bool = False,
     refit: bool = False,
     shard_items: bool = False,
+    compile: bool = False,
 ) -> tuple[dict[str, Any], dict[str, Estimate]]:
     """Split, train, evaluate on the test part; return the JSON-ready result and the estimates.
 
     ``settings`` go to whichever of split, model or training has an option of that name. With ``out`` the run is
-    kept there: checkpoint, best model with the items' ids, result. ``patience``, ``extend`` and ``shard_items`` are
-    those of :func:`fit`. With ``refit`` the system is trained once more, on everything that the split kept, for the
-    number of epochs that was best, and kept in the folder ``refit`` of the run's own; the result's metrics are of the
-    run before.
+    kept there: checkpoint, best model with the items' ids, result. ``patience``, ``extend``, ``shard_items`` and
+    ``compile`` are those of :func:`fit`. With ``refit`` the system is trained once more, on everything that the split
+    kept, for the number of epochs that was best, and kept in the folder ``refit`` of the run's own; the result's
+    metrics are of the run before.
 
     Raises:
         ConfigError: an option, system or protocol is unknown or does not fit; or ``refit`` without ``out``, or with
@@ -151,7 +152,7 @@ def run_experiment(
     metrics = metrics or usual
     check_metrics(model, split.test, metrics)  # not only after the training
     training = {"epochs": epochs, "batch_size": batch_size, "seed": seed, "device": device, "progress": progress}
-    training["shard_items"] = shard_items
+    training |= {"shard_items": shard_items, "compile": compile}
     run = fit(model, split, out=out, patience=patience, extend=extend, **training, **of_fit)
     validation = run.best.get(run.metric)
     if not run.history and split.valid is not None:  # a system without epochs

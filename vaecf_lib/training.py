@@ -15,14 +15,14 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from . import distributed, sharding
+from . import distributed, environment, sharding
 from .checkpoints import BEST, load_tensors, locked, save_model, save_tensors, write_json
 from .data import RowSweep, Split, Sweep
 from .environment import describe, in_kernel, pick_device
 from .errors import ConfigError, DataError, TrainingError, shown
 from .evaluation import check_metrics, evaluate, parse_metric
 from .manifest import MANIFEST, close_sitting, open_sitting, read_manifest
-from .models.base import Model, Phase
+from .models.base import LossFn, Model, Phase
 from .options import checked, plain
 from .runs import PEOPLE, Run, save_people
 
@@ -78,6 +78,24 @@ def _optimiser(phase: Phase, device: torch.device) -> torch.optim.Optimizer:
     return torch.optim.Adam(phase.parameters, lr=phase.lr, fused=device.type in ("cpu", "cuda"))
 
 
+def _compiled(loss: LossFn) -> LossFn:
+    """Return the loss compiled by torch at its first call, with the same noise.
+
+    Raises:
+        ConfigError: by the loss, when it is called: it cannot be compiled here.
+    """
+    compiled = torch.compile(loss, options={"fallback_random": True})
+
+    def call(batch: Any, progress: float) -> tuple[Tensor, dict[str, Tensor | float]]:
+        try:
+            return compiled(batch, progress)
+        except torch._dynamo.exc.TorchDynamoException as error:
+            reason = (str(error).splitlines() or [type(error).__name__])[0]
+            raise ConfigError(f"compile=True cannot be used here ({reason}): leave it out") from error
+
+    return call
+
+
 def _check_split(model: Model, split: Split) -> None:
     """Refuse what is no split, or not one that ``model`` was built for.
 
@@ -111,7 +129,7 @@ class Trainer:
         split: as for :func:`fit`; only ``split.train`` is looked at.
         epochs: length of the training that schedules and annealed weights run over; ``progress``, the share of all
             updates done, is 1 afterwards.
-        batch_size, precision, schedule, device, warm_start, shard_items: as for :func:`fit`.
+        batch_size, precision, schedule, device, warm_start, shard_items, compile: as for :func:`fit`.
 
     Attributes:
         phases: the model's; ``step`` counts them from 0.
@@ -133,6 +151,7 @@ class Trainer:
         device: str | torch.device = "auto",
         warm_start: bool = False,
         shard_items: bool = False,
+        compile: bool = False,
     ):
         _check_split(model, split)
         sharding.check_unsplit(model)
@@ -149,6 +168,7 @@ class Trainer:
             model.start(self.split.train)
         self.epochs, self.batch_size, self.precision, self.schedule = epochs, batch_size, precision, schedule
         self.phases = model.phases()
+        self.losses = [_compiled(phase.loss) if compile else phase.loss for phase in self.phases]
         self.optimisers = [_optimiser(phase, self.device) for phase in self.phases]
         self.updates_per_epoch = self._updates_per_epoch()
         self.epoch, self.steps = 0, 0
@@ -239,7 +259,7 @@ class Trainer:
         Raises:
             TrainingError: the loss is not finite (on a GPU it is looked at every 50 updates).
         """
-        optimiser, phase = self.optimisers[phase], self.phases[phase]
+        optimiser, loss_of, phase = self.optimisers[phase], self.losses[phase], self.phases[phase]
         if not self.model.training:  # somebody evaluated it between two updates
             self.model.train()
         mixed = torch.autocast(self.device.type, torch.bfloat16) if self.precision == "bf16" else nullcontext()
@@ -251,10 +271,10 @@ class Trainer:
         if users == 0 and distributed.place().count > 1:  # anybody's loss, of weight zero, has gradients to be added
             batch = self.split.train.rows(torch.zeros(1, dtype=torch.int64))
         with mixed, distributed.own_noise(self.steps, self.device):
-            loss, terms = phase.loss(batch, progress)
+            loss, terms = loss_of(batch, progress)
         part, whole = distributed.part_of_loss(loss, users)
         self._unchecked.append((self.steps, self._batch_number, phase.name, whole))
-        if self.device.type == "cpu" or len(self._unchecked) >= 50:  # on a GPU each look would wait for the device
+        if len(self._unchecked) >= 50 or not environment.waits_for(self.device):
             self._check_finite()
         # Phases may share weights (an adversary's gradients pass through the generator): clear only our own.
         optimiser.zero_grad(set_to_none=True)
@@ -276,8 +296,12 @@ class Trainer:
 
     def _check_weights(self) -> None:
         """Refuse weights that the epoch's last update spoilt, whose loss nobody will see."""
-        for name, weight in self.model.named_parameters():
-            if not all(bound.isfinite() for bound in weight.aminmax()):  # one pass, and nan comes through
+        weights = dict(self.model.named_parameters())
+        if not weights:
+            return
+        bounds = [torch.stack(weight.detach().aminmax()) for weight in weights.values()]  # one pass, nan comes through
+        for name, finite in zip(weights, torch.stack(bounds).isfinite().all(1).tolist(), strict=True):
+            if not finite:
                 raise TrainingError(
                     f"the weights {name} are not finite after epoch {self.epoch + 1}. Lower lr or a loss weight; "
                     "with precision='bf16' try 'fp32'; check the data for extreme values"
@@ -356,6 +380,7 @@ def fit(
     stop_after: int | None = None,
     extend: bool = False,
     shard_items: bool = False,
+    compile: bool = False,
 ) -> Run:
     """Train ``model`` on ``split.train``; leave it with the weights of the best epoch on ``split.valid``.
 
@@ -398,6 +423,8 @@ def fit(
             its last value. The manifest says so.
         shard_items: split the items of the output layer over the processes, if there are several, where one device
             cannot hold it. The run's folder is that of one process.
+        compile: let torch.compile fuse each phase's loss, which takes a minute at the first updates, needs a C++
+            compiler, and changes results by rounding alone.
 
     Raises:
         ConfigError: options out of range or that do not fit, or ``out`` holds a run with other settings, or with a
@@ -438,7 +465,9 @@ def fit(
         distributed.check_same(settings | {"shard_items": shard_items})
         out = folder if distributed.place().rank == 0 else None  # one process writes
         torch.manual_seed(seed)
-        trainer = Trainer(model, split, epochs, batch_size, precision, schedule, device, warm_start, shard_items)
+        trainer = Trainer(
+            model, split, epochs, batch_size, precision, schedule, device, warm_start, shard_items, compile
+        )
         split = trainer.split
         run = Run(model, metric, device=str(device), people=split.people, source=split.source)
         epochs = epochs if trainer.phases else 0

@@ -197,3 +197,43 @@ def test_sampling_learns_the_planted_world(planted_split):
         found[n_sampled] = vc.evaluate(model, planted_split.test, ("ndcg@100",))["ndcg@100"].mean
     exact, sampled = found.values()
     assert sampled > exact - 0.02
+
+
+def in_bf16(layer, h, batch, likelihood, **options):
+    with torch.autocast("cpu", torch.bfloat16):
+        return layer.log_prob(h, batch, likelihood, **options)
+
+
+@pytest.mark.parametrize("kept", [output.KEPT_BYTES, 4 * 2 * N_ITEMS], ids=["whole", "by rows"])
+@pytest.mark.parametrize("likelihood", LIKELIHOODS)
+def test_bf16_is_float32_within_its_digits(likelihood, kept, monkeypatch):
+    """Under autocast value and gradients are those of float32 weights to 8 bits, and are float32 themselves."""
+    monkeypatch.setattr(output, "KEPT_BYTES", kept)
+    layer, h, batch, _ = case(torch.float32)
+    of = (h, layer.weight, layer.bias)
+    exact, value = layer.log_prob(h, batch, likelihood), in_bf16(layer, h, batch, likelihood)
+    torch.testing.assert_close(value, exact, rtol=2e-3, atol=1e-2)
+    for ours, theirs in zip(gradients(value, *of), gradients(exact, *of), strict=True):
+        assert ours.dtype == torch.float32
+        assert (ours - theirs).norm() < 0.01 * theirs.norm()
+
+
+def test_in_bf16_the_normaliser_is_as_exact_as_in_float32():
+    """Its sum over items is not rounded to 8 bits: with logits that bfloat16 has exactly, the value is float32's."""
+    layer, h, batch, _ = case(torch.float32)
+    with torch.no_grad():
+        h.copy_(h.round()), layer.weight.copy_((layer.weight * 4).round() / 4)
+    torch.testing.assert_close(
+        in_bf16(layer, h, batch, "multinomial"), layer.log_prob(h, batch, "multinomial"), rtol=1e-5, atol=1e-3
+    )
+
+
+def test_in_bf16_half_the_bytes_are_kept():
+    """Of the batch's arrays by items the backward pass finds one, of two bytes a number."""
+    layer, h, batch, _ = case(torch.float32)
+    kept = [
+        tensor
+        for tensor in in_bf16(layer, h, batch, "multinomial").grad_fn.saved_tensors
+        if tensor.numel() == len(h) * N_ITEMS
+    ]
+    assert [tensor.dtype for tensor in kept] == [torch.bfloat16]

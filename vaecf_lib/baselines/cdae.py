@@ -57,10 +57,11 @@ class CDAE(TransductiveModel):
 
     def logits(self, batch: Batch) -> Tensor:
         """Return what is predicted beyond the means, (B, n_items)."""
-        return self.output(torch.sigmoid(self.input(batch) + self.nodes(self.check_users(batch))))
+        return self.output(torch.sigmoid(self.input(batch) + self.nodes(batch.users)))
 
     def scores(self, batch: Batch) -> Tensor:
         """Return the ratings, (B, n_items)."""
+        self.check_users(batch)
         return self.likelihood.on_scale(self.logits(batch), batch)
 
     def loss(self, batch: Batch, progress: float) -> tuple[Tensor, dict]:

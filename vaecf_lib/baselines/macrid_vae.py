@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor, nn
 
@@ -81,7 +83,7 @@ class MacridVAE(LikelihoodModel):
             # The code's deviation is sigma times a learned factor; relative to the prior's sigma only that is left.
             centre = mu / self.config["sigma"] if self.config["kl_of_mu"] else torch.zeros_like(mu)
             divergence = divergence + gaussian_kl(centre, logvar)
-            z = sample_gaussian(mu, logvar + 2 * torch.tensor(self.config["sigma"]).log()) if self.training else mu
+            z = sample_gaussian(mu, logvar + 2 * math.log(self.config["sigma"])) if self.training else mu
             codes.append(z)
         # Sum over k of member_ik <z_k, item_i>, as one product: no (B, n_items) array for each concept.
         weighted = (self.scale * member[:, :, None] * items[:, None, :]).flatten(1)

@@ -16,6 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ..environment import sent
 from ..errors import ConfigError, DataError
 
 
@@ -47,8 +48,8 @@ class Batch:
     @cached_property
     def by_item(self) -> tuple[Tensor, Tensor]:
         """Places of the interactions sorted by item, (n,), and where each item begins in them, (n_items,)."""
-        counts = torch.bincount(self.items, minlength=self.n_items)
-        return self.items.argsort(stable=True), counts.cumsum(0) - counts
+        ascending, order = self.items.sort(stable=True)
+        return order, torch.searchsorted(ascending, torch.arange(self.n_items, device=ascending.device))
 
     def row_sums(self, values: Tensor) -> Tensor:
         """Return each row's sum of one number per interaction, ``values`` (n,); (B,)."""
@@ -150,6 +151,11 @@ class Interactions:
         return self.indptr.diff()
 
     @cached_property
+    def counts_on_cpu(self) -> np.ndarray:
+        """(n_users,) interactions per user, for the CPU: how large a batch is can be known without asking a GPU."""
+        return self.counts.cpu().numpy()
+
+    @cached_property
     def item_counts(self) -> Tensor:
         """(n_items,) interactions per item."""
         return torch.bincount(self.indices, minlength=self.n_items)
@@ -170,21 +176,33 @@ class Interactions:
         values = None if self.values is None else self.values.to(device)
         return Interactions(self.indptr.to(device), self.indices.to(device), values, self.shape)
 
-    def rows(self, users: Tensor) -> Batch:
-        """Return the rows ``users`` (B,), in that order, gathered on the device without a Python loop."""
+    def rows(self, users: Tensor, n: int | None = None) -> Batch:
+        """Return the rows ``users`` (B,), in that order, gathered on the device without a Python loop.
+
+        ``n``: how many interactions they have together, if it is known; else it is counted, and a GPU waited for.
+        """
+        if n is None:
+            n = int(self.counts_on_cpu[users.cpu().numpy()].sum())
         users = users.to(self.device)
         starts, counts = self.indptr[users], self.counts[users]
-        rows = torch.repeat_interleave(torch.arange(len(users), device=self.device), counts)
-        within = torch.arange(len(rows), device=self.device) - (counts.cumsum(0) - counts)[rows]
+        rows = torch.repeat_interleave(torch.arange(len(users), device=self.device), counts, output_size=n)
+        within = torch.arange(n, device=self.device) - (counts.cumsum(0) - counts)[rows]
         at = starts[rows] + within
         values = None if self.values is None else self.values[at]
         return Batch(users, counts, rows, self.indices[at], values, self.n_items, self)
 
-    def batches(self, batch_size: int, *, order: Tensor | None = None) -> Iterator[Batch]:
-        """Yield batches of ``batch_size`` rows (the last may be smaller), in ``order`` or by row number."""
-        order = torch.arange(self.n_users, device=self.device) if order is None else order
+    def batches(
+        self, batch_size: int, *, order: Tensor | None = None, share: tuple[int, int] = (0, 1)
+    ) -> Iterator[Batch]:
+        """Yield batches of ``batch_size`` rows (the last may be smaller), in ``order`` or by row number.
+
+        ``share`` (r, n): of each batch every n-th row from the r-th on. Between batches nothing waits for the device.
+        """
+        order = (torch.arange(self.n_users) if order is None else order).cpu()
+        counts, there, (first, step) = self.counts_on_cpu[order.numpy()], sent(order, self.device), share
         for start in range(0, len(order), batch_size):
-            yield self.rows(order[start : start + batch_size])
+            some = slice(start + first, start + batch_size, step)
+            yield self.rows(there[some], int(counts[some].sum()))
 
     def transposed(self) -> Interactions:
         """Return the (n_items, n_users) matrix: one row an item."""
@@ -211,5 +229,7 @@ class Interactions:
 
     def pairs(self) -> tuple[Tensor, Tensor]:
         """Return (user, item), each (nnz,)."""
-        users = torch.repeat_interleave(torch.arange(self.n_users, device=self.device), self.counts)
+        users = torch.repeat_interleave(
+            torch.arange(self.n_users, device=self.device), self.counts, output_size=self.nnz
+        )
         return users, self.indices

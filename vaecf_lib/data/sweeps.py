@@ -14,6 +14,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
+from ..environment import sent
 from .interactions import Batch, Interactions
 
 
@@ -44,10 +45,8 @@ class RowSweep:
 
     def shuffled(self, batch_size: int) -> Iterator[Batch]:
         """Yield batches of rows."""
-        order = torch.randperm(self.matrix.n_users).to(self.matrix.device)
-        size, (first, step) = self.per_batch or batch_size, self.share
-        for start in range(0, len(order), size):
-            yield self.matrix.rows(order[start : start + size][first::step])
+        order = torch.randperm(self.matrix.n_users)
+        yield from self.matrix.batches(self.per_batch or batch_size, order=order, share=self.share)
 
 
 @dataclass(frozen=True)
@@ -76,7 +75,7 @@ class PairSweep:
     def shuffled(self, batch_size: int) -> Iterator[Pairs]:
         """Yield batches of ratings."""
         users, items = self.matrix.pairs()
-        order = torch.randperm(len(items)).to(items.device)
+        order = sent(torch.randperm(len(items)), items.device)
         for at in order.split(self.per_batch):
             yield Pairs(users[at], items[at], self.matrix.values[at])
 
@@ -117,14 +116,11 @@ class BlockSweep:
         return math.prod(self.counts())
 
     def shuffled(self, batch_size: int) -> Iterator[Block]:
-        """Yield the blocks; ratings are dealt to them by one sort per batch of users."""
-        device = self.by_user.device
-        item_order = torch.randperm(self.by_item.n_users).to(device)
-        place = torch.empty_like(item_order)
-        place[item_order] = torch.arange(len(item_order), device=device)
-        item_batches = [self.by_item.rows(items) for items in item_order.split(self.n_items)]
-        for some in torch.randperm(self.by_user.n_users).to(device).split(self.n_users):
-            users = self.by_user.rows(some)
+        """Yield the blocks; ratings are dealt to them by one sort per batch of users, which waits for the device."""
+        item_order = torch.randperm(self.by_item.n_users)
+        place = sent(item_order.argsort(), self.by_user.device)
+        item_batches = list(self.by_item.batches(self.n_items, order=item_order))
+        for users in self.by_user.batches(self.n_users, order=torch.randperm(self.by_user.n_users)):
             where = place[users.items]
             order = where.div(self.n_items, rounding_mode="floor").argsort(stable=True)
             sizes = torch.bincount(where[order].div(self.n_items, rounding_mode="floor"), minlength=len(item_batches))

@@ -12,6 +12,8 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from .. import environment
+
 SLICE_BYTES = 2**21
 _IMPOSSIBLE = -1e30  # stands for log 0: finite, so that no gradient is inf - inf
 
@@ -88,14 +90,15 @@ def calibrate(logits: Tensor, k: Tensor, columns: Columns = ALL) -> Tensor:
     high = (k / (columns.n_items(logits) - k)).log() + columns.largest(-logits.amin(-1))
     enough = torch.finfo(logits.dtype).eps ** 0.5  # Newton squares the error: the step taken last leaves eps
     t, p = low, torch.empty_like(logits)
-    for _ in range(30 if logits.is_cuda else 100):  # on a GPU each look whether it is enough would wait for the device
+    waits = environment.waits_for(logits.device)  # each look whether it is enough would
+    for _ in range(30 if waits else 100):
         torch.add(logits, t[..., None], out=p).sigmoid_()
         total, squares = columns.sums(p.sum(-1), torch.linalg.vector_norm(p, dim=-1).square_())
         gap = k.log() - total.log()
         low, high = torch.where(gap > 0, t, low), torch.where(gap > 0, high, t)
         step = t + gap * total / (total - squares).clamp_min(torch.finfo(logits.dtype).tiny)
         t = torch.where((step >= low) & (step <= high), step, (low + high) / 2)
-        if not logits.is_cuda and bool((gap.abs() < enough).all()):
+        if not waits and bool((gap.abs() < enough).all()):
             break
     return t
 
@@ -171,7 +174,7 @@ def normalise_(logits: Tensor, k: Tensor, columns: Columns = ALL, order: int = 2
     """
     n_items, k = columns.n_items(logits), k.to(logits.dtype)
     edges = (k <= 1) | (k >= n_items - 1)
-    raw = logits.clone() if logits.is_cuda or bool(edges.any()) else None
+    raw = logits.clone() if environment.waits_for(logits.device) or bool(edges.any()) else None
     inside = k.clamp(2, max(2, n_items - 2))
     value = saddlepoint_(logits, inside, order, columns) if n_items > 3 else torch.zeros_like(k)
     if raw is None:

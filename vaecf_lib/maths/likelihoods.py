@@ -118,7 +118,7 @@ def log_prob_(eta: Tensor, clicks: Clicks, likelihood: str, columns: Columns = A
     (observed,) = columns.sums(_observed(eta, clicks))
     slices = columns.row_slices(eta)
     log_normaliser = torch.cat([NORMALISERS[likelihood](eta[part], counts[part], columns) for part in slices])
-    minus = eta.new_tensor(-1.0).expand(len(rows)) if weights is None else -weights.to(eta.dtype)
+    minus = eta.new_full((), -1.0).expand(len(rows)) if weights is None else -weights.to(eta.dtype)
     eta.index_put_((rows, items), minus, accumulate=True)
     return observed - log_normaliser
 

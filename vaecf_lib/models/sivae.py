@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from ..data import Batch
 from ..maths import gaussian_mixture_log_prob, linear_annealing, sample_gaussian, standard_normal_log_prob
-from ..nn import MLPDecoder, SparseInput, init_linear
+from ..nn import MLPDecoder, SparseInput, full_precision, init_linear
 from .base import Phase
 from .likelihood import ClickLikelihood, LikelihoodModel
 
@@ -91,7 +91,7 @@ class SIVAE(LikelihoodModel):
         state = torch.tanh(self.inject[0](noise[0]) + injected[0])
         for layer, inject, eps, x in zip(self.layers, list(self.inject)[1:], noise[1:], injected[1:], strict=True):
             state = torch.tanh(layer(state) + inject(eps) + x)
-        mu, logvar = (self.posterior(state) + skip).chunk(2, dim=-1)
+        mu, logvar = full_precision(self.posterior(state) + skip).chunk(2, dim=-1)
         return mu, logvar
 
     def decode(self, z: Tensor) -> Tensor:

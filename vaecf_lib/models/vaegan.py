@@ -10,7 +10,7 @@ from torch.nn.functional import softplus
 
 from ..data import Batch
 from ..maths import gaussian_log_prob, linear_annealing, sample_gaussian, standard_normal_log_prob
-from ..nn import GaussianEncoder, MLPDecoder, SparseInput, init_linear, unit_length
+from ..nn import GaussianEncoder, MLPDecoder, SparseInput, full_precision, init_linear, unit_length
 from .base import Phase, frozen
 from .likelihood import ClickLikelihood, LikelihoodModel
 
@@ -60,7 +60,7 @@ class ClickCritic(nn.Module):
         """Return D, (B,), for ``values`` (n,) at the batch's interactions; everywhere else v is zero."""
         z_c = sample_gaussian(*self.condition(batch))
         clicks = self.input.bag(batch, values * unit_length(batch)) + self.input.bias
-        return self.output(nn.functional.elu(clicks + self.code(z_c)))[:, 0]
+        return full_precision(self.output(nn.functional.elu(clicks + self.code(z_c))))[:, 0]
 
 
 class VAEGAN(LikelihoodModel):
@@ -163,10 +163,10 @@ class VAEGAN(LikelihoodModel):
         x = self.input(batch)
         if self.config["injection"] == "learned":
             hidden = torch.tanh(x + self.inject[0](noise[0]))
-            z = self.code(hidden) + self.inject[1](noise[1])
+            z = full_precision(self.code(hidden) + self.inject[1](noise[1]))
         else:
             hidden = torch.tanh(x + noise[0] @ self.input.weight)
-            z = self.code(hidden + noise[1])
+            z = full_precision(self.code(hidden + noise[1]))
         return torch.tanh(z) if self.config["code"] == "tanh" else z, hidden
 
     def decode(self, z: Tensor) -> Tensor:

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from ..data import Batch, Interactions
-from .layers import SparseInput, init_linear
+from .layers import SparseInput, full_precision, init_linear
 
 TABLE_BYTES = 2**30  # of posteriors kept: those of 670,000 users at latent_dim=200
 TABLE_BATCH = 500
@@ -32,7 +32,7 @@ class GaussianEncoder(nn.Module):
 
     def heads(self, hidden: Tensor) -> tuple[Tensor, Tensor]:
         """Return mu and log sigma^2, each (B, latent_dim), from the first layer's output (B, hidden)."""
-        mu, logvar = self.posterior(torch.tanh(hidden)).chunk(2, dim=-1)
+        mu, logvar = full_precision(self.posterior(torch.tanh(hidden))).chunk(2, dim=-1)
         return mu, logvar
 
 
@@ -65,7 +65,7 @@ class DenseEncoder(nn.Module):
         for layer, norm in zip(self.layers, list(self.norms)[1:], strict=True):
             h = norm(nn.functional.silu(layer(h) + earlier))
             earlier = earlier + h
-        return self.mu(h), self.logvar(h)
+        return full_precision(self.mu(h)), full_precision(self.logvar(h))
 
 
 class PosteriorTable:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from .layers import full_precision
+
 
 class InverseAutoregressiveFlow(nn.Module):
     """One step z1 = s * z0 + (1 - s) * m, with s = sigmoid(.) and m from a masked network of z0 (Kingma et al. 2016).
@@ -36,6 +38,7 @@ class InverseAutoregressiveFlow(nn.Module):
     def forward(self, z: Tensor) -> tuple[Tensor, Tensor]:
         """Return z1, (B, latent_dim), and the log of its determinant dz1/dz0, (B,)."""
         hidden = torch.tanh(nn.functional.linear(z, self.in_mask * self.inner.weight, self.inner.bias))
-        gate, m = nn.functional.linear(hidden, self.out_mask * self.outer.weight, self.outer.bias).chunk(2, dim=-1)
+        gates = nn.functional.linear(hidden, self.out_mask * self.outer.weight, self.outer.bias)
+        gate, m = full_precision(gates).chunk(2, dim=-1)
         s = torch.sigmoid(gate)
         return s * z + (1 - s) * m, nn.functional.logsigmoid(gate).sum(-1)

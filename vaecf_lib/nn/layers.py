@@ -30,6 +30,11 @@ def dense_layers(widths: list[int]) -> nn.Sequential:
     return nn.Sequential(*(part for a, b in pairwise(widths) for part in (nn.Linear(a, b), nn.ReLU())))
 
 
+def full_precision(x: Tensor) -> Tensor:
+    """Return what a layer under autocast gave in bfloat16 as float32: densities and divergences need the digits."""
+    return x.float() if x.dtype == torch.bfloat16 else x
+
+
 def bag_sum(table: Tensor, items: Tensor, offsets: Tensor, weights: Tensor | None = None) -> Tensor:
     """Return sums of the ``table`` rows ``items`` (n,), times ``weights`` (n,): one a bag, which begin at ``offsets``.
 

@@ -7,7 +7,7 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
 from ..maths.counting import ALL, Columns
-from ..maths.likelihoods import LIKELIHOODS, Clicks, check_binary, clicks_of, log_prob_
+from ..maths.likelihoods import Clicks, check_binary, clicks_of, log_prob_
 
 ITEMS_AT_ONCE = 512  # MKL's product with a wide, transposed matrix takes 1.4 to 1.7 times as long in one piece
 KEPT_BYTES = 2**29  # larger arrays of logits are not kept for the backward pass, but computed again by rows
@@ -52,17 +52,22 @@ class _ItemLogProb(torch.autograd.Function):
 
     The logits' gradient G times each row's incoming one: the rows of the small factor h carry that, so that no pass
     over (B, n_items) is made for it. ``columns`` says which of the items W and b are of.
+
+    In bfloat16, the ``dtype`` that is not the weights' own, are the factors of the products and the array that is kept;
+    logits, likelihood and the weights' gradients are float32.
     """
 
     @staticmethod
-    def forward(ctx, h, weight, bias, clicks, likelihood, columns, kept_bytes):
+    def forward(ctx, h, weight, bias, clicks, likelihood, columns, kept_bytes, dtype):
+        ctx.dtypes = h.dtype, weight.dtype
+        h, weight = h.to(dtype), weight.to(dtype)
         n_rows = max(1, kept_bytes // (columns.width(len(weight)) * h.element_size()))
         ctx.parts = [slice(start, min(start + n_rows, len(h))) for start in range(0, len(h) or 1, n_rows)]
         ctx.clicks, ctx.likelihood, ctx.columns = _by_rows(clicks, ctx.parts), likelihood, columns
         values, residual = [], None
         for part, some in zip(ctx.parts, ctx.clicks, strict=True):
-            residual = _logits(h[part], weight, bias)
-            values.append(log_prob_(residual, some, likelihood, columns))
+            value, residual = _likelihood(h[part], weight, bias, some, likelihood, columns)
+            values.append(value)
         ctx.save_for_backward(h, weight, bias, residual if len(ctx.parts) == 1 else None)
         return torch.cat(values)
 
@@ -71,22 +76,36 @@ class _ItemLogProb(torch.autograd.Function):
     def backward(ctx, grad):
         h, weight, bias, kept = ctx.saved_tensors
         for_h, for_weight, for_bias, *_ = ctx.needs_input_grad
-        h_grad = torch.empty_like(h) if for_h else None
-        weight_grad = torch.empty_like(weight) if for_weight else None
+        of_h, of_weight = ctx.dtypes
+        h_grad = torch.empty_like(h, dtype=of_h) if for_h else None
+        new = torch.empty_like if h.dtype == of_weight else torch.zeros_like
+        weight_grad = new(weight, dtype=of_weight) if for_weight else None
         bias_grad = torch.zeros_like(bias) if for_bias else None
         for part, some in zip(ctx.parts, ctx.clicks, strict=True):
             residual = kept
             if residual is None:
-                residual = _logits(h[part], weight, bias)
-                log_prob_(residual, some, ctx.likelihood, ctx.columns)
+                _, residual = _likelihood(h[part], weight, bias, some, ctx.likelihood, ctx.columns)
             scale = -grad[part]
             if for_h:
                 h_grad[part] = (residual @ weight).mul_(scale[:, None])
-            if for_weight:
-                weight_grad.addmm_(residual.T, h[part] * scale[:, None], beta=float(part.start > 0))
+            scaled = (h[part] * scale[:, None]).to(residual.dtype)
+            if for_weight and residual.dtype == of_weight:
+                weight_grad.addmm_(residual.T, scaled, beta=float(part.start > 0))
+            elif for_weight:
+                weight_grad += residual.T @ scaled
             if for_bias:
-                bias_grad.addmv_(residual.T, scale)
-        return h_grad, weight_grad, bias_grad, None, None, None, None
+                bias_grad += residual.T @ scale.to(residual.dtype)
+        return h_grad, weight_grad, bias_grad, None, None, None, None, None
+
+
+def _likelihood(
+    h: Tensor, weight: Tensor, bias: Tensor, clicks: Clicks, likelihood: str, columns: Columns
+) -> tuple[Tensor, Tensor]:
+    """Return the log-probabilities, (B,), and minus their gradient by the logits, (B, n), in the dtype of h."""
+    # bfloat16 plus the bias is float32, in one pass.
+    logits = _logits(h, weight, bias) if h.dtype == bias.dtype else torch.mm(h, weight.T) + bias
+    value = log_prob_(logits, clicks, likelihood, columns)
+    return value, logits.to(h.dtype)
 
 
 def item_log_prob(
@@ -96,7 +115,10 @@ def item_log_prob(
 
     ``columns`` says which of the items these n are; the ``clicks`` are on them, their counts of all items.
     """
-    return _ItemLogProb.apply(h, weight, bias, clicks, likelihood, columns, KEPT_BYTES)
+    device = h.device.type
+    dtype = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else weight.dtype
+    with torch.autocast(device, enabled=False):
+        return _ItemLogProb.apply(h, weight, bias, clicks, likelihood, columns, KEPT_BYTES, dtype)
 
 
 def _by_rows(clicks: Clicks, parts: list[slice]) -> list[Clicks]:
@@ -127,7 +149,8 @@ class ItemLayer(nn.Linear):
     def log_prob(self, h: Tensor, x, likelihood: str, frozen: bool = False) -> Tensor:
         """Return log p(x | logits of h), (B,), of one of the likelihoods of clicks.
 
-        The same as ``LIKELIHOODS[likelihood](self(h), x)``, in fewer passes over memory. Where the logits would take
+        The same as ``LIKELIHOODS[likelihood](self(h), x)``, in fewer passes over memory; under autocast the products
+        are in its dtype, the likelihood in that of the weights. Where the logits would take
         more than KEPT_BYTES they are computed twice, some rows at a time, so that memory does not grow with the items.
 
         Args:
@@ -139,12 +162,11 @@ class ItemLayer(nn.Linear):
         Raises:
             ValueError: x is not binary, and the likelihood is n_choose_k.
         """
-        if torch.is_autocast_enabled(h.device.type):
-            return LIKELIHOODS[likelihood](self(h, frozen), x)
-        clicks = clicks_of(h, x)
+        weight, bias = self._weights(frozen)
+        clicks = clicks_of(h.to(weight.dtype), x)
         if likelihood == "n_choose_k":
             check_binary(clicks)
-        return item_log_prob(h, *self._weights(frozen), clicks, likelihood)
+        return item_log_prob(h, weight, bias, clicks, likelihood)
 
     def sampled_log_prob(self, h: Tensor, x, chances: Tensor, n_sampled: int, frozen: bool = False) -> Tensor:
         """Return an estimate of the multinomial's log p(x | logits of h), (B,), from some of the items.
