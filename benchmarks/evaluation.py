@@ -95,7 +95,7 @@ def scores_of(heldout: HeldOut) -> torch.Tensor:
     scores = torch.randn(heldout.history.shape) + popular
     for row in range(0, len(scores), BATCH):
         part = scores[row : row + BATCH]
-        while bool((tied := (part.topk(1000).values.diff(dim=1) == 0).any(1)).any()):
+        while bool((tied := (part.topk(min(1000, scores.shape[1])).values.diff(dim=1) == 0).any(1)).any()):
             part[tied] = torch.randn(int(tied.sum()), scores.shape[1]) + popular
     return scores
 

@@ -1,6 +1,6 @@
 """Training with a million items: seconds per update and peak memory, in a process of its own for each way.
 
-    python benchmarks/large_catalogue.py --items 1000000 --out benchmarks/results/large_catalogue.json
+    python benchmarks/large_catalogue.py --items 1000000 --out book/results/scale/large_catalogue.json
 
 Mult-VAE with layers of 200, batches of 500, 73 clicks a user, one thread. The logits of a batch would be 2 GB; they are
 computed by rows, twice, or, with ``n_sampled``, only of some items.
@@ -17,7 +17,7 @@ WAYS = {
     "multinomial": {},
     "n_choose_k": {"likelihood": "n_choose_k"},
     "multinomial, 8,192 items drawn": {"n_sampled": 8192},
-    "recvae": {"system": "recvae"},
+    "recvae, layers of 600 and 200": {"system": "recvae", "hidden": 600},
 }
 
 

@@ -1,6 +1,6 @@
 """What sampled softmax costs in accuracy: NDCG@100 and the normaliser's bias by the number of items drawn.
 
-    python benchmarks/sampled.py --dataset ml-1m --n-heldout 500 --epochs 50 --out benchmarks/results/sampled.json
+    python benchmarks/sampled.py --dataset ml-1m --n-heldout 500 --epochs 50 --out book/results/scale/sampled.json
 
 Mult-VAE, once with every item in the normaliser and then with 1,024 to 16,384 draws at each update; the bias is that of
 the log-probability per click, at the exactly trained weights, over the test users' histories.

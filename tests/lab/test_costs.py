@@ -132,4 +132,5 @@ def test_the_page_s_table_has_the_kept_figures(monkeypatch):
     row = kept["recvae"]
     assert cells["recvae"][1] == extension.figure(row["users_per_second"])
     assert cells["recvae"][4] == f"{row['share_of_limit']:.0%}"
+    assert all(len(row) == 6 and re.search(r"\d \(", row[5]) for row in extension.paired_rows())
     assert extension.figure(1234.5) == "1,230" and extension.figure(0.4411) == "0.441"

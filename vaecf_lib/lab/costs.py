@@ -24,6 +24,7 @@ from ..checkpoints import write_json
 from ..data import Interactions, Split
 from ..environment import machine
 from ..errors import ConfigError
+from ..models import Model
 from ..systems import SYSTEMS, build
 from ..training import Trainer, peak_memory_mb
 from .bench import in_own_process, synthetic
@@ -44,6 +45,7 @@ SHAPES = {
 }
 EPOCHS, ENOUGH = 3, 8.0  # epochs timed, after one to warm up; CPU-seconds after which no further one is begun
 LIMIT = 600.0  # seconds that a system may take, all together
+LARGEST = 8e9  # bytes of weights, gradients and Adam's moments
 PRODUCTS = ("mm", "bmm", "addmm", "addmm_", "baddbmm", "baddbmm_", "mv", "addmv", "addmv_", "mkldnn_convolution",
             "convolution_backward")  # fmt: skip
 
@@ -105,6 +107,9 @@ def _data(shape: Shape, ratings: bool) -> Split:
 def measure(slug: str, shape: Shape) -> dict[str, Any]:
     """Train a system for a few epochs in this process and return what they cost.
 
+    Raises:
+        ConfigError: its weights would take more than LARGEST bytes.
+
     Returns:
         ``seconds`` CPU-seconds of the best epoch (of ``prepare``, if it has no epochs) · ``users_per_second`` ·
         ``seconds_full`` of an epoch of all users of the shape, computed from it · ``memory_mb`` peak of the process
@@ -113,7 +118,16 @@ def measure(slug: str, shape: Shape) -> dict[str, Any]:
         largest shares of other operators · ``epochs`` that were timed.
     """
     torch.set_num_threads(1)
-    split = _data(shape, ratings=build(slug, 100).rates)
+    trains = SYSTEMS[slug].model.phases is not Model.phases
+    with torch.device("meta" if trains else "cpu"):  # without the memory for its weights
+        plan = build(slug, shape.items)
+    weights = sum(parameter.numel() for parameter in plan.parameters())
+    if 16 * weights > LARGEST:
+        raise ConfigError(
+            f"its {weights / 1e6:,.0f} million weights take {16 * weights / 1e9:.0f} GB with gradients and Adam's "
+            f"moments, more than the {LARGEST / 1e9:.0f} GB allowed here"
+        )
+    split = _data(shape, plan.rates)
     torch.manual_seed(0)
     memory = peak_memory_mb("cpu")
     model = build(slug, shape.items)
