@@ -13,7 +13,7 @@ from vaecf_lib.errors import ConfigError
 from vaecf_lib.lab import bench, costs
 
 ROOT = Path(__file__).resolve().parents[2]
-KEPT = ROOT / "benchmarks" / "results" / "systems_cpu.json"
+KEPT = ROOT / "book" / "results" / "speed" / "systems_cpu.json"
 TINY = costs.Shape(users=90, items=60, positives=8, timed=30)
 
 

@@ -205,7 +205,7 @@ def load_dataset(name: str) -> RatingLog:
 
     ``planted`` is embedded. The others are looked up in the folder ``VAECF_DATA`` names (unpacked in
     ``VAECF_DATA/NAME`` or as the original archive), else downloaded into it and verified. What was read of a large one
-    is kept (:mod:`vaecf_lib.data.kept`).
+    is kept (``vaecf_lib.data.kept``).
 
     Raises:
         ConfigError: ``name`` is not in the catalogue.

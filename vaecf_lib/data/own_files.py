@@ -193,7 +193,7 @@ def read_own_file(
     or an ISO date turned into seconds since 1970; anything else there is left out with a warning, unless ``time`` asks
     for it. Repeated (user, item) pairs are merged, the last row kept, with a warning that counts them. Of several
     titles an item has the first, with a warning; without any it is called by its id. What was read of a large file is
-    kept until the file or these options change (:mod:`vaecf_lib.data.kept`).
+    kept until the file or these options change (``vaecf_lib.data.kept``).
 
     Raises:
         DataError: the file is missing, empty or of another kind, lacks a column, has a line with more or fewer fields

@@ -106,14 +106,16 @@ def calibrate(logits: Tensor, k: Tensor, columns: Columns = ALL) -> Tensor:
 def saddlepoint_(logits: Tensor, k: Tensor, order: int = 2, columns: Columns = ALL) -> Tensor:
     """Return log e_k by saddlepoint, (B,), for 1 < k < n_items - 1; ``logits`` (B, n_items) become its derivatives.
 
-    With p_i = sigmoid(eta_i + t) and K_r the sum of the items' r-th Bernoulli cumulants,
-        log e_k = sum softplus(eta_i + t) - k t + log P(count = k),
-        log P(count = k) ~ -log(2 pi K_2) / 2 + log(1 + K_4 / 8 K_2^2 - 5 K_3^2 / 24 K_2^3).
+    With p_i = sigmoid(eta_i + t) and K_r the sum of the items' r-th Bernoulli cumulants::
+
+        log e_k = sum softplus(eta_i + t) - k t + log P(count = k)
+        log P(count = k) ~ -log(2 pi K_2) / 2 + log(1 + K_4 / 8 K_2^2 - 5 K_3^2 / 24 K_2^3)
 
     Its exact derivative by eta_i is p_i plus a correction; these sum to zero. A cumulant's derivative by theta is the
     next cumulant, and moving eta_i moves t by -v_i / K_2, so dK_r / d eta_i = kappa_{r+1,i} - v_i K_{r+1} / K_2. The
-    correction f_2 dK_2 + f_3 dK_3 + f_4 dK_4 is v_i times
-        f2 (1-2p) + f3 (1-6v) + f4 (1-2p)(1-12v) - (f2 K3 + f3 K4 + f4 K5) / K2.
+    correction f_2 dK_2 + f_3 dK_3 + f_4 dK_4 is v_i times::
+
+        f2 (1-2p) + f3 (1-6v) + f4 (1-2p)(1-12v) - (f2 K3 + f3 K4 + f4 K5) / K2
     """
     t = calibrate(logits, k, columns)
     theta = logits.add_(t[:, None])
