@@ -19,11 +19,11 @@ from . import distributed
 from .distributed import OwnRows
 from .errors import ConfigError
 from .maths.counting import Columns
-from .maths.likelihoods import LIKELIHOODS, Clicks, check_binary, clicks_of
+from .maths.likelihoods import LIKELIHOODS, Clicks, check_binary
 from .models.base import Model
 from .models.likelihood import Clicks as ClickForm
 from .nn import ItemLayer
-from .nn.output import item_log_prob, item_logits
+from .nn.output import fitting_clicks, item_log_prob, item_logits
 
 
 class _OwnColumns(Columns):
@@ -152,7 +152,7 @@ class SplitItemLayer(ItemLayer):
         self._check_place()
         if torch.is_autocast_enabled(h.device.type):
             return LIKELIHOODS[likelihood](self(h, frozen), x)
-        clicks = clicks_of(h, x)
+        clicks = fitting_clicks(h, x, self.columns.n)
         if likelihood == "n_choose_k":
             check_binary(clicks)
         lengths = distributed.lengths(len(h), len(clicks.rows), int(clicks.weights is not None))

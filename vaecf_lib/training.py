@@ -281,6 +281,8 @@ class Trainer:
         part.backward()
         distributed.add_gradients(p for group in optimiser.param_groups for p in group["params"])
         optimiser.step()
+        written = [weight for group in optimiser.param_groups for weight in group["params"]]
+        torch.autograd.graph.increment_version(written)  # fused optimisers do not count their writes
         self.steps += 1
         terms = {"loss": loss, **terms}
         return {name: value.detach() if isinstance(value, Tensor) else value for name, value in terms.items()}

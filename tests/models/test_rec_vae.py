@@ -1,5 +1,6 @@
 """RecVAE: losses against plain NumPy, phases, the prior's bounds, learning, saving, resuming."""
 
+import copy
 import itertools
 
 import numpy as np
@@ -8,6 +9,7 @@ import torch
 
 import vaecf_lib as vc
 from vaecf_lib.data import Batch, Interactions
+from vaecf_lib.nn import weights_key
 
 SMALL = {"latent_dim": 5, "hidden": 8}
 
@@ -214,6 +216,37 @@ def test_the_kept_posterior_is_the_old_encoders_own():
     model.old_posterior.max_bytes = 0
     model.update_prior()
     assert agree(one.rows(some)) and model.old_posterior.matrix is other
+
+
+def test_a_step_of_the_optimiser_outdates_the_kept_posterior(planted_split):
+    """Also in a loop of one's own, where the encoder goes on after it was remembered; fused Adam counts no writes."""
+    model = vc.models.RecVAE(planted_split.n_items, **SMALL)
+    trainer = vc.Trainer(model, planted_split, epochs=2, device="cpu")
+    trainer.run_epoch()
+    batch = planted_split.train.rows(torch.arange(50))
+    assert model.remembered == weights_key(model.encoder)
+    trainer.step(batch, 0)
+    assert model.remembered != weights_key(model.encoder)
+
+
+def test_a_posterior_of_lower_precision_is_not_kept_for_others(planted_split):
+    model = vc.models.RecVAE(planted_split.n_items, **SMALL)
+    batch = planted_split.train.rows(torch.arange(50))
+    exact = model.old_encoder(batch, drop=False)[0].detach()
+    with torch.autocast("cpu", torch.bfloat16):
+        rough = model.old_posterior(batch)[0]
+    assert not torch.allclose(rough.float(), exact, atol=1e-6)
+    assert torch.allclose(model.old_posterior(batch)[0], exact, atol=1e-6)
+
+
+def test_a_copy_of_a_model_holds_no_users(planted_split):
+    """What is saved or copied of a trained model has no histories, and no table as long as they are many."""
+    model = vc.models.RecVAE(planted_split.n_items, **SMALL)
+    model.old_posterior(planted_split.train.rows(torch.arange(5)))
+    twin = copy.deepcopy(model)
+    assert model.old_posterior.matrix is planted_split.train
+    assert twin.old_posterior.matrix is None and twin.old_posterior.table is None
+    assert twin.old_posterior.encoder is twin.old_encoder
 
 
 def test_the_decoders_pass_reads_the_present_encoder(planted_split):

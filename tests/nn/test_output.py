@@ -1,5 +1,7 @@
 """The output layer: its product, and the likelihoods behind it, against the plain versions."""
 
+import math
+
 import pytest
 import torch
 from torch.nn import functional
@@ -237,3 +239,40 @@ def test_in_bf16_half_the_bytes_are_kept():
         if tensor.numel() == len(h) * N_ITEMS
     ]
     assert [tensor.dtype for tensor in kept] == [torch.bfloat16]
+
+
+def test_rare_items_are_drawn_beside_very_popular_ones():
+    """A running sum in float32 stops growing by ones at 2^24: rare items would never be pushed down."""
+    layer = ItemLayer(2, 2**18)
+    torch.nn.init.zeros_(layer.weight)
+    torch.nn.init.zeros_(layer.bias)
+    chances = torch.ones(2**18)
+    chances[0] = 2.0**25
+    x = torch.zeros(1, 2**18)
+    x[0, 0] = 1
+    torch.manual_seed(0)
+    estimate = layer.sampled_log_prob(torch.zeros(1, 2), x, chances, 100_000)
+    assert float(estimate.detach()) == pytest.approx(-math.log(2**18), abs=0.2)
+
+
+@pytest.mark.parametrize("shape", [(1, N_ITEMS), (9, 15), (2, N_ITEMS), (9, N_ITEMS + 1)])
+def test_clicks_of_others_are_refused(shape):
+    layer, h, _, _ = case()
+    clicks = Batch.from_dense(torch.ones(shape))
+    for x in (clicks, clicks.dense()):
+        with pytest.raises(ValueError, match="do not fit 9 users"):
+            layer.log_prob(h, x, "multinomial")
+        with pytest.raises(ValueError, match="do not fit 9 users"):
+            layer.sampled_log_prob(h, x, torch.ones(N_ITEMS), 10)
+
+
+def test_nobody_has_no_scores(planted_split):
+    model = vc.build("mult-vae", planted_split.n_items, hidden=8, latent_dim=4).eval()
+    nobody = planted_split.train.rows(torch.zeros(0, dtype=torch.int64))
+    assert model.scores(nobody).shape == (0, planted_split.n_items)
+
+
+def test_more_items_than_torch_can_draw_from_are_named(monkeypatch):
+    monkeypatch.setattr("vaecf_lib.models.likelihood.MOST_DRAWN_FROM", 30)
+    with pytest.raises(vc.ConfigError, match="at most 30 items"):
+        vc.build("mult-vae", 40, n_sampled=5)

@@ -16,6 +16,7 @@ from .ratings import Ratings
 
 ClickLikelihood = Literal["multinomial", "bernoulli", "n_choose_k"]
 Likelihood = Literal["multinomial", "bernoulli", "n_choose_k", "gaussian"]
+MOST_DRAWN_FROM = 2**24  # items: torch.multinomial's limit
 
 
 class Clicks(nn.Module):
@@ -73,6 +74,10 @@ class LikelihoodModel(Model):
         self.rates = name == "gaussian"
         if name != "multinomial" and n_sampled is not None:
             raise ConfigError(f"n_sampled={n_sampled} is for likelihood='multinomial', not {name!r}: leave it out")
+        if n_sampled is not None and self.n_items > MOST_DRAWN_FROM:
+            raise ConfigError(
+                f"n_sampled={n_sampled}: torch draws from at most {MOST_DRAWN_FROM:,} items: leave it out"
+            )
         self.likelihood = Ratings(self.n_items) if self.rates else Clicks(name, self.n_items, n_sampled)
 
     def log_prob(self, z: Tensor, batch: Batch, frozen: bool = False) -> Tensor:

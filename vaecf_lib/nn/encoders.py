@@ -81,13 +81,22 @@ class PosteriorTable:
         self.matrix: Interactions | None = None
         self.table: tuple[Tensor, Tensor] | None = None
 
+    def __getstate__(self) -> dict:
+        return vars(self) | {
+            "key": None,
+            "matrix": None,
+            "table": None,
+        }  # a copy makes its own
+
     @torch.no_grad()
     def __call__(self, batch: Batch) -> tuple[Tensor, Tensor]:
         """Return mu and log sigma^2, each (B, latent_dim).
 
         A batch that is no part of a matrix, or of one whose table would take more than ``max_bytes``, is computed.
         """
-        matrix, key = batch.source, weights_key(self.encoder)
+        device = batch.items.device.type
+        precision = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else None
+        matrix, key = batch.source, (precision, *weights_key(self.encoder))
         if key == self.key and matrix is self.matrix and self.table is not None:
             return self.table[0][batch.users], self.table[1][batch.users]
         mu, logvar = self.encoder(batch, drop=False)
@@ -100,5 +109,8 @@ class PosteriorTable:
 
 
 def weights_key(module: nn.Module) -> tuple:
-    """Return what changes whenever a weight of the module does: each one's identity, place and number of writes."""
+    """Return what changes whenever a weight of the module does: each one's identity, place and number of writes.
+
+    Torch's fused optimisers do not count theirs: who uses one calls ``torch.autograd.graph.increment_version``.
+    """
     return tuple((id(weight), weight.data_ptr(), weight._version) for weight in module.parameters())

@@ -121,6 +121,18 @@ def item_log_prob(
         return _ItemLogProb.apply(h, weight, bias, clicks, likelihood, columns, KEPT_BYTES, dtype)
 
 
+def fitting_clicks(h: Tensor, x, n_items: int) -> Clicks:
+    """Return the clicks ``x`` of the users of h (B, d), in its dtype.
+
+    Raises:
+        ValueError: they are not those of B users on ``n_items`` items.
+    """
+    shape = tuple(x.shape) if isinstance(x, Tensor) else (len(x), x.n_items)
+    if shape != (len(h), n_items):
+        raise ValueError(f"clicks {shape} do not fit {len(h)} users and {n_items} items")
+    return clicks_of(h, x)
+
+
 def _by_rows(clicks: Clicks, parts: list[slice]) -> list[Clicks]:
     """Return the clicks of each part of the rows, numbered from the part's first."""
     if len(parts) == 1:
@@ -144,7 +156,7 @@ class ItemLayer(nn.Linear):
         weight, bias = self._weights(frozen)
         if torch.is_autocast_enabled(h.device.type):
             return nn.functional.linear(h, weight, bias)
-        return item_logits(h.reshape(-1, h.shape[-1]), weight, bias).reshape(*h.shape[:-1], -1)
+        return item_logits(h.reshape(-1, h.shape[-1]), weight, bias).reshape(*h.shape[:-1], len(weight))
 
     def log_prob(self, h: Tensor, x, likelihood: str, frozen: bool = False) -> Tensor:
         """Return log p(x | logits of h), (B,), of one of the likelihoods of clicks.
@@ -160,10 +172,10 @@ class ItemLayer(nn.Linear):
             frozen: without gradients for this layer's own weights, and without their cost.
 
         Raises:
-            ValueError: x is not binary, and the likelihood is n_choose_k.
+            ValueError: the shapes do not fit, or x is not binary and the likelihood is n_choose_k.
         """
         weight, bias = self._weights(frozen)
-        clicks = clicks_of(h.to(weight.dtype), x)
+        clicks = fitting_clicks(h.to(weight.dtype), x, self.out_features)
         if likelihood == "n_choose_k":
             check_binary(clicks)
         return item_log_prob(h, weight, bias, clicks, likelihood)
@@ -182,9 +194,14 @@ class ItemLayer(nn.Linear):
             chances: (n_items,) weights to draw items with, in proportion.
             n_sampled: draws, with repeats.
             frozen: as for :meth:`log_prob`.
+
+        Raises:
+            ValueError: the shapes do not fit.
         """
-        rows, items, counts, values = clicks_of(h, x)
-        drawn = torch.multinomial(chances, n_sampled, replacement=True)
+        rows, items, counts, values = fitting_clicks(h, x, self.out_features)
+        # In float32 the running sum of the chances would lose the rare items; Apple's GPUs have nothing wider.
+        wide = chances if chances.device.type == "mps" else chances.double()
+        drawn = torch.multinomial(wide, n_sampled, replacement=True)
         weight, bias = self._weights(frozen)
         # One look-up for both, so that there is one gradient of the table's size.
         looked_up = torch.cat([drawn, items])
