@@ -94,7 +94,7 @@ def test_epochs_are_the_rows_or_the_studys_or_the_commands():
 def test_reproduce_plans_a_papers_table():
     runs = plan("recvae", "1", dataset="ml-20m", seeds=[0], folder=RESULTS)
     printed = ledger.reported(RESULTS).query("paper == 'recvae' and table == '1'")["model"]
-    assert {run.row.system for run in runs} == set(printed) & set(SYSTEMS)
+    assert {run.row.system for run in runs} == (set(printed) & set(SYSTEMS)) - {"cdae"}
     assert runs[0].study.protocol == "strong" and runs[0].settings == {"n_heldout": 10_000}
     elsewhere = plan("recvae", "1", dataset="ml-1m", models=["mult-vae"], seeds=[0], folder=RESULTS)
     assert [(run.label, run.settings) for run in elsewhere] == [("mult-vae", {})], "clicks need no rating form"
@@ -151,7 +151,7 @@ def test_systems_that_do_not_fit_or_are_not_there_yet_are_left_out_and_named(mon
     assert out["recvae"] == "no such system yet" and out["cdae"].startswith("cdae knows only the users")
     assert not {run.label for run in plan("recvae", "1", seeds=[0], folder=RESULTS)} & set(out)
     assert reproduction.left_out("book", "bmf", RESULTS) == {}
-    with pytest.raises(vc.ConfigError, match="cdae knows only the users it was trained on, .*: leave it out"):
+    with pytest.raises(vc.ConfigError, match=r"cdae knows only the users it was trained on, .*: leave it out"):
         plan("recvae", "1", models=["cdae"], seeds=[0], folder=RESULTS)
     assert "cdae" not in reproduction.left_out("vaegan", "2", RESULTS)
 

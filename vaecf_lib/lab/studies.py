@@ -31,12 +31,12 @@ def _one_by_one(slug: str, key: str, *values: float) -> dict[str, Row]:
     return {f"{slug}, {key}={value:g}": Row(slug, {key: value}) for value in values}
 
 
-def _there(*slugs: str, seeds: int | None = None) -> dict[str, Row]:
+def systems_there(*slugs: str, seeds: int | None = None) -> dict[str, Row]:
     """Return a row, with its own defaults, for each system that the library has by now."""
     return {slug: Row(slug, seeds=seeds) for slug in slugs if slug in SYSTEMS}
 
 
-def _exact(*slugs: str) -> dict[str, Row]:
+def with_exact(*slugs: str) -> dict[str, Row]:
     """Return a row with the exact likelihood for each system that the library has by now and that can have it."""
     options = {slug: SYSTEMS[slug].options.get("likelihood") for slug in slugs if slug in SYSTEMS}
     return {f"{s}, n_choose_k": Row(s, _EXACT) for s, o in options.items() if o and "n_choose_k" in o.choices}
@@ -350,17 +350,18 @@ STUDIES: dict[str, Study] = {
     "baselines": Study(
         protocol="strong",
         data=_BOTH_MOVIELENS,
-        rows=_there("itemknn", "ease", "slim", seeds=1) | _there("wmf", "wmf-linear", "warp", "lambdanet", "ract"),
+        rows=systems_there("itemknn", "ease", "slim", seeds=1)
+        | systems_there("wmf", "wmf-linear", "warp", "lambdanet", "ract"),
     ),
     "past-the-papers": Study(
-        protocol="strong", data=_BOTH_MOVIELENS, rows=_there("hvamp", "vasp") | _exact("hvamp", "vasp")
+        protocol="strong", data=_BOTH_MOVIELENS, rows=systems_there("hvamp", "vasp") | with_exact("hvamp", "vasp")
     ),
     # VAEGAN's Table 2: what it compares with, all of which know the users they were trained on.
     "weak-baselines": Study(
         protocol="weak",
         batch_size=256,
         data={"ml-100k": {}, "ml-1m": {}},
-        rows=_there("cdae", "irgan", "cfgan"),
+        rows=systems_there("cdae", "irgan", "cfgan"),
     ),
     # Of the training part a tenth validates, to see how many epochs it takes; then everything trains.
     "gowalla-epochs": Study(
@@ -380,7 +381,7 @@ STUDIES: dict[str, Study] = {
         metrics=_GOWALLA,
         data={"gowalla": {}},
         rows={"popularity": Row("popularity", seeds=1)}
-        | _there("itemknn", "ease", seeds=1)
-        | _there("wmf", "mult-vae", "vae-nck"),
+        | systems_there("itemknn", "ease", seeds=1)
+        | systems_there("wmf", "mult-vae", "vae-nck"),
     ),
 }
