@@ -130,7 +130,7 @@ def test_fit_says_what_it_takes_before_it_begins(planted_split, monkeypatch, tmp
 
 def test_ease_that_cannot_be_solved_is_refused():
     """Two items that the same people have."""
-    twins = Interactions.from_pairs([0, 0, 1, 1], [0, 1, 0, 1], shape=(2, 2))
+    twins = Interactions.from_pairs([0, 0, 1, 1, 2, 2, 3, 3], [0, 1] * 4, shape=(4, 2))
     with pytest.raises(vc.ConfigError, match=r"^ease: penalty=1e-300: too small to solve for these data: raise it$"):
         build("ease", 2, penalty=1e-300).start(twins)
 
