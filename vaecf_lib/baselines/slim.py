@@ -92,7 +92,7 @@ class SLIM(SparseItemItemModel):
 
     def bytes_needed(self) -> int:
         """The items' matrix, and weights, residuals and copies of those that are solved for together."""
-        return 4 * self.n_items * (self.n_items + 5 * min(TARGETS_AT_ONCE, self.n_items))
+        return 4 * self.n_items * (self.n_items + 6 * min(TARGETS_AT_ONCE, self.n_items))
 
     def demands(self, train: Interactions, device: torch.device) -> str | None:
         """Return what the solution takes, for a large catalogue."""
