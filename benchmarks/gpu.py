@@ -69,7 +69,7 @@ STUDIES = [
     ("book", "grid", "ml-1m", "0,1,2"),
     ("recvae", "2", "ml-20m", "0"),
     ("sivae", "3", "ml-20m", "0"),
-    ("vaegan", "2", "ml-1m", "0,1,2"),
+    ("book", "weak-baselines", "ml-1m", "0,1,2"),
     ("book", "weak-1m", "ml-1m", "0,1,2"),
     ("book", "bmf", "ml-1m", "0,1,2"),
     ("recvae", "1", "ml-20m", "1,2"),

@@ -1,7 +1,9 @@
 """The command line, as a user calls it."""
 
 import gzip
+import io
 import json
+import shutil
 import subprocess
 import sys
 import warnings
@@ -9,6 +11,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 
 import vaecf_lib as vc
@@ -16,6 +19,7 @@ from vaecf_lib import cli
 from vaecf_lib.systems import build
 from vaecf_lib.training import Trainer
 
+RESULTS = str(Path(__file__).resolve().parents[1] / "book" / "results")
 FAST = ["--epochs", "2", "--device", "cpu", "--set", "hidden=20", "--set", "latent_dim=8"]
 
 
@@ -58,7 +62,7 @@ def test_as_a_program():
 def test_lists(call):
     lines = call("datasets").stdout.splitlines()
     names = [line.split()[0] for line in lines]
-    wanted = "planted ml-100k ml-1m ml-10m ml-20m netflix msd douban flixster amazon-pet amazon-kindle".split()
+    wanted = "planted ml-100k ml-1m ml-10m ml-20m netflix msd douban flixster amazon-pet amazon-kindle gowalla".split()
     assert names == wanted and all(len(line.split()) > 2 for line in lines)
     models = [line.split()[0] for line in call("models").stdout.splitlines()]
     assert {"mult-vae", "mult-dae", "popularity", "random"} <= set(models)
@@ -275,7 +279,10 @@ ERRORS = [
     (["fit", "mult-vae", "--dataset", "planted", "--set", f"hidden={'[' * 100_000}"], "must be a whole number"),
     (["reproduce", "recvae", "2", "--seeds", "a"], "--seeds 'a': write whole numbers with commas between"),
     (["recommend", "nowhere", "--history", "x"], "not a readable checkpoint"),
-    (["ledger", "--results", "nowhere"], "no nowhere/reported.json"),
+    (["ledger", "--results", "nowhere"], "no nowhere/reported.json: the results lie in the book's repository, not in"),
+    (["ledger", "--paper", "svd", "--results", RESULTS], "no paper 'svd' in the ledger. Known: recvae"),
+    (["ledger", "--state", "lost", "--results", RESULTS], "no state 'lost' in the ledger. Known: measured"),
+    (["reproduce", "recvae", "1", "--dataset", "ml-2m"], "unknown data set 'ml-2m'. Known: planted"),
     (["reproduce", "recvae", "1", "--models", "svd"], "unknown model 'svd'. Known: mult-vae"),
     (["reproduce", "book", "nothing"], "no study 'nothing'. Known: likelihoods"),
     (["states", "nothing"], "no grid 'nothing'. Known: mult_vae_beta"),
@@ -312,6 +319,41 @@ def test_too_little_memory_is_one_line(call, monkeypatch, error):
     done = call("fit", "mult-vae", "--dataset", "planted", check=False)
     assert done.returncode == 2 and done.stderr.startswith("error: not enough memory: lower the model's sizes")
     assert done.stderr.count("\n") == 1
+
+
+def test_the_ledger_is_printed_filtered_and_written_as_csv(call):
+    """Coverage, the rows of a filter, and CSV that pandas reads back; 0 where nothing is wrong."""
+    done = call("ledger", "--results", RESULTS)
+    assert done.stderr == "" and done.stdout.splitlines()[0].split()[0] == "state" and "742" in done.stdout
+    assert "the largest deviations without an explanation" in done.stdout
+    lines = call("ledger", "--results", RESULTS, "--paper", "vaegan", "--state", "cannot-be-compared").stdout
+    assert lines.count("MRR falls from 5 to 20 places") == 2 and "recvae" not in lines
+    table = pd.read_csv(io.StringIO(call("ledger", "--results", RESULTS, "--csv").stdout))
+    assert len(table) == 742 and "state" in table and table["files"].notna().any()
+    assert "same systems" not in call("ledger", "--results", RESULTS, "--csv").stdout
+    elsewhere = call("ledger", "--results", RESULTS, "--transplanted", "--csv").stdout
+    assert elsewhere.splitlines()[1].startswith('"same systems, other data",')
+
+
+def test_the_ledger_ends_with_1_where_the_results_are_at_fault(call, tmp_path):
+    shutil.copytree(Path(RESULTS) / "measured", tmp_path / "measured")
+    shutil.copy(Path(RESULTS) / "reported.json", tmp_path)
+    done = call("ledger", "--results", tmp_path, check=False)
+    assert done.returncode == 1 and "of 742" not in done.stderr and "742" in done.stdout
+    assert "fault: recvae on ml-1m, ratings/80: not converged" in done.stderr, "nothing marks it here"
+    (tmp_path / "measured" / "x.json").write_text("[]", encoding="utf-8")
+    done = call("ledger", "--results", tmp_path, check=False)
+    assert (
+        done.returncode == 1 and done.stdout == "" and done.stderr.endswith("x.json: list where an object should be\n")
+    )
+
+
+def test_reproduce_lists_what_is_left_to_do(call):
+    done = call(
+        "reproduce", "vaegan", "2", "--dataset", "ml-1m", "--models", "vaegan-avb", "--list", "--results", RESULTS
+    )
+    assert done.stdout.splitlines()[-1].startswith("left to do: 2 of 3 runs, ")
+    assert "ml-1m vaegan-avb, seed 1, 100 epochs: " in done.stdout
 
 
 def test_a_list_is_a_setting(call):

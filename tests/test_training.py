@@ -2,6 +2,7 @@
 
 import math
 import os
+import platform
 import shutil
 import signal
 import subprocess
@@ -1042,3 +1043,24 @@ def test_where_nothing_can_be_compiled_that_is_said_in_a_line(split, tmp_path, m
     torch._dynamo.reset()
     with pytest.raises(vc.ConfigError, match=r"compile=True cannot be used here .*: leave it out"):
         vc.fit(small(split.n_items), split, epochs=1, device="cpu", progress=False, compile=True)
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="other systems' allocators have no such threshold")
+def test_a_step_finds_the_memory_that_the_last_one_left():
+    """Arrays of 40 MB, taken and freed again, are not fetched from the system each time, once there is a trainer."""
+    steps = """
+import resource, torch, vaecf_lib as vc
+split = vc.split_strong(vc.load_dataset("planted"))
+vc.Trainer(vc.models.MultVAE(split.n_items), split)
+def step():
+    torch.empty(10_000_000).fill_(1.0)
+step()
+before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+for _ in range(20):
+    step()
+print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
+"""
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("MALLOC_")}
+    environment["THP_MEM_ALLOC_ENABLE"] = "0"  # pages of 4 kB, so that a step has ten thousand
+    done = subprocess.run([sys.executable, "-c", steps], env=environment, capture_output=True, text=True, check=True)
+    assert int(done.stdout) < 10_000

@@ -18,7 +18,7 @@ from torch import Tensor
 from . import distributed, environment, sharding
 from .checkpoints import BEST, load_tensors, locked, save_model, save_tensors, write_json
 from .data import RowSweep, Split, Sweep
-from .environment import describe, in_kernel, pick_device
+from .environment import describe, in_kernel, keep_freed_memory, pick_device
 from .errors import ConfigError, DataError, TrainingError, shown
 from .evaluation import check_metrics, evaluate, parse_metric
 from .manifest import MANIFEST, close_sitting, open_sitting, read_manifest
@@ -156,6 +156,7 @@ class Trainer:
         _check_split(model, split)
         sharding.check_unsplit(model)
         self.device = pick_device(device)
+        keep_freed_memory()
         if not warm_start:
             model.reset_parameters()
         model.describe(split)

@@ -125,6 +125,50 @@ def test_monti_files(folder, name):
         vc.load_dataset(name)
 
 
+def test_gowalla_in_either_form(folder):
+    """Its published split comes with it, under which every user and place stays."""
+    (folder / "gowalla").mkdir()
+    arrays = {"user": np.array([0, 0, 2, 2]), "item": np.array([5, 7, 5, 9]), "is_test": np.arange(4) % 2 == 1}
+    np.savez(folder / "gowalla" / "gowalla.npz", **arrays, n_users=3)
+    first = vc.load_dataset("gowalla")
+    assert first.rating is None and first.item_ids[first.item].tolist() == [5, 7, 5, 9]
+    split = vc.split_weak(first)
+    assert (split.train.nnz, split.test.targets.nnz) == (2, 2) and split.train.shape == (2, 3)
+    (folder / "gowalla" / "gowalla.npz").unlink()
+    write(folder / "gowalla", {"train.txt": "0 5\n1\n2 5\n", "test.txt": "0 7\n2 9\n"})
+    second = vc.load_dataset("gowalla")
+    found = {
+        (second.user_ids[u], second.item_ids[i], t)
+        for u, i, t in zip(second.user, second.item, second.is_test, strict=True)
+    }
+    assert found == {(0, 5, False), (0, 7, True), (2, 5, False), (2, 9, True)}
+    for text, line in (("0 5\n\n2 5\n", 2), ("0 x\n", 1)):
+        write(folder / "gowalla", {"train.txt": text})
+        with pytest.raises(vc.DataError, match=rf"train.txt, line {line}: expected a user and items"):
+            vc.load_dataset("gowalla")
+
+
+@pytest.mark.parametrize(
+    ("arrays", "message"),
+    [
+        ({"user": np.arange(2)}, "no arrays user, item and is_test"),
+        ({"user": np.arange(2), "item": np.arange(3), "is_test": np.arange(2) > 0}, "no arrays user, item and is_test"),
+        ({"user": np.arange(2) / 2, "item": np.arange(2), "is_test": np.arange(2) > 0}, "must be whole numbers"),
+    ],
+)
+def test_odd_gowalla_files_are_named(folder, arrays, message):
+    (folder / "gowalla").mkdir()
+    np.savez(folder / "gowalla" / "gowalla.npz", **arrays)
+    with pytest.raises(vc.DataError, match=rf"gowalla.npz: .*{message}"):
+        vc.load_dataset("gowalla")
+
+
+def test_what_cannot_be_fetched_says_which_file_goes_where(tmp_path, monkeypatch):
+    monkeypatch.setenv("VAECF_DATA", str(tmp_path))
+    with pytest.raises(vc.DataError, match=r"put gowalla.npz or train.txt into .*gowalla by hand"):
+        vc.load_dataset("gowalla")
+
+
 ODD_MATS = [
     {"M": np.ones((2, 2)), "Otraining": np.ones((2, 2))},
     {"M": np.ones((2, 2)), "Otraining": np.ones((3, 2)), "Otest": np.zeros((2, 2))},
@@ -168,6 +212,10 @@ def test_real_data(real_data):
     assert len(flixster) == 26_173 and flixster.is_test.sum() == 2_617
     assert (flixster.n_users, flixster.n_items) == (2_341, 2_956)
     assert set(flixster.rating.tolist()) == set(np.arange(0.5, 5.1, 0.5))
+    if (real_data / "gowalla").exists():  # which is in no catalogue's download
+        gowalla = vc.load_dataset("gowalla")
+        assert (len(gowalla), gowalla.n_users, gowalla.n_items) == (1_027_370, 29_858, 40_981)
+        assert gowalla.is_test.sum() == 217_242
 
 
 BROKEN = [

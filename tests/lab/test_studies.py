@@ -3,7 +3,7 @@
 import pytest
 
 import vaecf_lib as vc
-from vaecf_lib.lab.studies import STUDIES
+from vaecf_lib.lab.studies import STUDIES, systems_there, with_exact
 from vaecf_lib.lab.study import Row, Study
 
 
@@ -54,3 +54,14 @@ def test_settings_are_of_all_three_and_chosen_by_data_set():
     settings = study.settings("douban", study.rows_on("douban")["autorec-i"])
     assert settings == {"published": False, "penalty": 0.02, "items_per_batch": 500, "lr": 0.003, "schedule": "cosine"}
     assert study.full_protocol == "ratings/80" and STUDIES["recvae"].full_protocol == "strong"
+
+
+def test_studies_take_up_systems_as_they_arrive():
+    assert systems_there("mult-vae", "not-yet", seeds=1) == {"mult-vae": Row("mult-vae", seeds=1)}
+    exact = with_exact("mult-vae", "ncf", "sivae", "not-yet")
+    assert (
+        exact["mult-vae, n_choose_k"] == Row("mult-vae", {"likelihood": "n_choose_k"})
+        and "ncf, n_choose_k" not in exact
+    )
+    assert "cdae" in STUDIES["weak-baselines"].rows and "mult-vae" in STUDIES["gowalla"].rows
+    assert STUDIES["gowalla"].metrics[0] == "recall_all@20", "what is printed for it divides by all targets"

@@ -7,7 +7,8 @@ import pytest
 import torch
 
 from vaecf_lib import maths
-from vaecf_lib.maths.counting import calibrate
+from vaecf_lib.maths import counting
+from vaecf_lib.maths.counting import calibrate, normalise_
 
 
 def enumerated(eta, k):
@@ -135,6 +136,30 @@ def test_float32_is_good_enough_to_train_with():
     k = torch.tensor([2, 20, 100, 400])
     error = maths.log_elementary_symmetric(eta, k) - maths.log_elementary_symmetric(eta.double(), k)
     assert error.abs().max() < 1e-3
+
+
+@pytest.mark.parametrize("k", [2, 40, 300])
+@pytest.mark.parametrize("scale", [0.0, 1.0, 5.0, 8.0, 20.0])
+def test_one_exponential_an_item_serves_every_tilt(scale, k, monkeypatch):
+    """Odds by one exponential are those of the logits, in value and gradient, up to where float32 needs the latter."""
+    eta = scale * torch.randn(6, 400, generator=torch.Generator().manual_seed(4))
+    counts = torch.full((6,), k)
+    ours = (p := eta.clone(), normalise_(p, counts))
+    monkeypatch.setattr(counting, "LARGEST_LOG_ODDS", -torch.inf)
+    for dtype in (torch.float32, torch.float64):
+        p = eta.to(dtype, copy=True)
+        value = normalise_(p, counts)
+        assert torch.allclose(ours[1].to(dtype), value, rtol=1e-6, atol=1e-3)
+        assert torch.allclose(ours[0].to(dtype), p, atol=2e-4)
+
+
+def test_log_odds_far_from_zero_are_left_to_the_logits(monkeypatch):
+    """Where exp(eta - max) would vanish although the item is likely, no exponential is taken before the tilt."""
+    eta = torch.cat([torch.full((1, 3), 200.0), torch.linspace(-1, 1, 50)[None]], 1)
+    exact = maths.log_elementary_symmetric(eta.double(), 10, "exact").float()
+    assert torch.allclose(maths.log_elementary_symmetric(eta, 10), exact, atol=0.02)
+    monkeypatch.setattr(counting, "LARGEST_LOG_ODDS", torch.inf)
+    assert not torch.allclose(maths.log_elementary_symmetric(eta, 10), exact, atol=1.0)
 
 
 def test_bad_arguments_are_named(logits):

@@ -40,7 +40,11 @@ def _amazon(category: str) -> tuple[str, ...]:
 
 @dataclass(frozen=True)
 class Dataset:
-    """One entry of the catalogue. ``ratings``: the published number of ratings, checked after parsing."""
+    """One entry of the catalogue.
+
+    ``urls``: mirrors of one archive; none where the files are to be put there by hand · ``ratings``: the published
+    number of ratings, checked after parsing.
+    """
 
     name: str
     about: str
@@ -54,7 +58,7 @@ class Dataset:
     @property
     def archive(self) -> str:
         """File name of the downloaded archive."""
-        return self.urls[0].rsplit("/", 1)[-1]
+        return self.urls[0].rsplit("/", 1)[-1] if self.urls else f"{self.name}.zip"
 
 
 DATASETS = {
@@ -163,6 +167,16 @@ DATASETS = {
             None,
             "research use with citation (Ni, Li and McAuley 2019)",
         ),
+        Dataset(
+            "gowalla",
+            "Gowalla check-ins: 29,858 users, 40,981 places, clicks, published split of NGCF and LightGCN",
+            parsers.gowalla,
+            ("gowalla.npz", "train.txt"),
+            (),
+            None,
+            1_027_370,
+            "research use by custom; no licence stated",
+        ),
     )
 }
 
@@ -219,6 +233,11 @@ def load_dataset(name: str) -> RatingLog:
     path = _find(entry, folder)
     if path is not None:
         return _read(entry, path)
+    if not entry.urls:
+        raise DataError(
+            f"{name} is not fetched by itself: put {' or '.join(entry.files)} into {folder / name} by hand "
+            "(VAECF_DATA names the folder above)"
+        )
     log = download(entry.urls, entry.sha256, folder, partial(_read, entry))
     _print_terms_once(entry, folder)
     return log

@@ -248,3 +248,35 @@ def monti(basename: str, scale: tuple[float, ...]):
         return frame, None
 
     return parse
+
+
+def gowalla(source: Source) -> tuple[pd.DataFrame, None]:
+    """Gowalla with its published split: ``gowalla.npz`` (user, item, is_test), or LightGCN's train.txt and test.txt.
+
+    A line of these is a user and the items that were clicked, with spaces between.
+    """
+    content, where = source.read("gowalla.npz", optional=True), f"{source.path}/gowalla.npz"
+    if content is None:
+        parts = [_lists(source.read(name), f"{source.path}/{name}") for name in ("train.txt", "test.txt")]
+        parts = [part.assign(is_test=at == 1) for at, part in enumerate(parts)]
+        return pd.concat(parts, ignore_index=True), None
+    try:
+        with np.load(io.BytesIO(content), allow_pickle=False) as file:
+            frame = pd.DataFrame({name: file[name] for name in ("user", "item", "is_test")})
+        sound = all(frame[name].dtype.kind in "iu" for name in ("user", "item")) and frame["is_test"].dtype == bool
+    except Exception as error:  # a damaged archive raises many kinds
+        reason = " ".join(str(error).split())
+        raise DataError(f"{where}: no arrays user, item and is_test: {reason}. Fetch the file again") from error
+    if not sound:
+        raise DataError(f"{where}: user and item must be whole numbers, is_test true or false. Fetch the file again")
+    return frame, None
+
+
+def _lists(content: bytes, where: str) -> pd.DataFrame:
+    """Read lines of a user and that user's items; a line without items says nothing."""
+    lines = [line.split() for line in content.decode("latin-1").splitlines()]
+    bad = next((at for at, words in enumerate(lines, 1) if not words or not all(w.isdecimal() for w in words)), None)
+    if bad:
+        raise DataError(f"{where}, line {bad}: expected a user and items as whole numbers. Fetch the file again")
+    users = np.repeat([int(words[0]) for words in lines], [len(words) - 1 for words in lines])
+    return pd.DataFrame({"user": users, "item": [int(word) for words in lines for word in words[1:]]})

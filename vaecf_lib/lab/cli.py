@@ -32,34 +32,71 @@ def reproduce(
     models: Annotated[
         str | None, typer.Option(help="slugs, or rows of a study; commas between, without spaces")
     ] = None,
-    seeds: Annotated[str, typer.Option(help="comma-separated")] = "0,1,2",
+    seeds: Annotated[str | None, typer.Option(help="comma-separated; else as many as a row is to have")] = None,
     epochs: Annotated[int, typer.Option(help="of systems whose study names no other number")] = 100,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda or mps")] = "auto",
     results: Annotated[Path, typer.Option(help="folder of reported.json and measured/")] = RESULTS,
+    list_only: Annotated[
+        bool, typer.Option("--list", help="only say what is left to do, and how long it takes")
+    ] = False,
 ) -> None:
-    """Run the systems of one of the papers' tables and keep the results for the ledger."""
+    """Run the systems of one of the papers' tables and keep the results for the ledger, each as it ends."""
     from . import reproduction
 
-    reproduction.reproduce(
-        paper,
-        table,
-        dataset=dataset,
-        models=re.split(",(?! )", models) if models else None,  # a row's own name may hold ", "
-        seeds=_seeds(seeds),
-        epochs=epochs,
-        device=device,
-        folder=results,
-    )
+    which = {
+        "dataset": dataset,
+        "models": re.split(",(?! )", models) if models else None,  # a row's own name may hold ", "
+        "seeds": None if seeds is None else _seeds(seeds),
+        "epochs": epochs,
+        "folder": results,
+    }
+    runs = reproduction.plan(paper, table, **which)
+    for slug, why in reproduction.left_out(paper, table, results).items():
+        reproduction.say(f"left out: {slug}: {why}")
+    if list_only:
+        of_epoch = reproduction.epoch_seconds(results)
+        for run in reproduction.missing(runs, results):
+            time = reproduction.words(run.seconds(of_epoch))
+            typer.echo(f"{run.dataset} {run.label}, seed {run.seed}, {run.epochs} epochs: {time}")
+        typer.echo(reproduction.still_to_do(runs, results))
+        return
+    reproduction.reproduce(paper, table, device=device, **which)
 
 
 @app.command(name="ledger", rich_help_panel=PANEL)
 def show_ledger(
+    paper: Annotated[str | None, typer.Option(help="recvae, sivae, hyvae, vaegan or vae_bmf alone")] = None,
+    state: Annotated[str | None, typer.Option(help="measured, not-measured or cannot-be-compared alone")] = None,
+    deviations: Annotated[
+        bool, typer.Option("--deviations", help="every row's largest, unexplained ones first")
+    ] = False,
+    transplanted: Annotated[
+        bool, typer.Option("--transplanted", help="the same systems on other data instead")
+    ] = False,
+    as_csv: Annotated[bool, typer.Option("--csv", help="print the rows as CSV and nothing else to stdout")] = False,
     results: Annotated[Path, typer.Option(help="folder of reported.json and measured/")] = RESULTS,
 ) -> None:
-    """Print how many of the papers' numbers are measured, and where ours differ."""
-    from . import ledger
+    """Print which of the papers' numbers are measured, which are not and why, and where ours differ.
 
-    typer.echo(ledger.summary(results))
+    Ends with 1 where something is wrong with the results, which it says on stderr: a file that breaks its schema, a row
+    that had not converged, or one with fewer seeds than its study says.
+    """
+    from . import faults, verdicts
+
+    wrong = faults.faults(results)
+    for line in wrong:
+        typer.echo(f"fault: {line}", err=True)
+    if not faults.broken(results):
+        rows = verdicts.transplanted(results) if transplanted else verdicts.ledger(results)
+        rows = verdicts.only(rows, paper, state)
+        if as_csv:
+            typer.echo(rows.assign(files=rows["files"].map(" ".join)).to_csv(index=False), nl=False)
+        elif transplanted:
+            typer.echo(rows.drop(columns=["files", "state"]).to_string(index=False))
+        else:
+            listed = verdicts.deviations(rows) if deviations else rows if paper or state else rows[:0]
+            typer.echo("\n".join([verdicts.summary(rows), "", *map(verdicts.in_a_line, listed.itertuples())]).rstrip())
+    raise typer.Exit(int(bool(wrong)))
 
 
 @app.command(rich_help_panel=PANEL)

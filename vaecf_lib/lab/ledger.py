@@ -1,7 +1,8 @@
-"""The ledger: every number the five papers report beside ours, with seeds, spread, device and command.
+"""What the five papers report and what we measured, read from the book's results.
 
 ``book/results/reported.json`` holds the papers' numbers, one row each; ``book/results/measured/`` holds one JSON
-file per run, as ``vaecf fit --json`` prints it, with the command that made it.
+file per run, as ``vaecf fit --json`` prints it, with the command that made it. :mod:`vaecf_lib.lab.verdicts` puts the
+two side by side.
 """
 
 from __future__ import annotations
@@ -57,25 +58,63 @@ PAPER_PROTOCOLS = {
         "ratings", cut="70", split={"train": 0.7, "valid": 0.15, "test": 0.15, "published": False}
     ),
 }
-METRIC_NAMES = {"mmae": "mae", "mrmse": "rmse"}  # Hy-VAE's names
+# What RecVAE's Table 2 calls a feature, and what our studies call it.
+_FEATURES = {
+    "new_architecture": "architecture",
+    "composite_prior": "prior",
+    "beta_rescaling": "beta",
+    "alternating_training": "alternating",
+    "decoder_wo_denoising": "clean",
+}
+_BMF_VARIANTS = {
+    "no_data_input": "vae-bmf, no data input",
+    "no_cross_feedback": "vae-bmf, C: no feedback",
+    "no_attention": "vae-bmf, D: no attention",
+}
 A_FEW_EPOCHS = 3  # a training as short as this is not asked whether it had finished
+
+
+def labels_of(theirs: pd.DataFrame) -> list[str]:
+    """Return how our studies call each row of :func:`reported`."""
+    variants = theirs["variant"].fillna("")
+    return [_label_of(model, variant) for model, variant in zip(theirs["model"], variants, strict=True)]
+
+
+def _label_of(model: str, variant: str) -> str:
+    """Return the label of a variant, as "recvae: architecture, prior"; where there is none, the system's slug."""
+    if variant in _BMF_VARIANTS:
+        return _BMF_VARIANTS[variant]
+    features = [_FEATURES[name] for name in variant.split("+") if name in _FEATURES]
+    if len(features) == len(_FEATURES):
+        return "recvae: all five"
+    return f"{model}: {', '.join(features)}" if features else model
+
+
+def metric_of(protocol: str, metric: str) -> str:
+    """Return our name of a paper's metric under a protocol of ``reported.json``."""
+    if protocol == "weak":  # CFGAN's and VAEGAN's recall divides by all targets: 0.108 at 5 beside an NDCG of 0.439
+        return metric.replace("recall@", "recall_all@")
+    return {"mmae": "mae", "mrmse": "rmse"}.get(metric, metric)  # Hy-VAE's names
 
 
 def reported(folder: Path = RESULTS) -> pd.DataFrame:
     """Return the papers' numbers: paper, table, protocol, dataset, model, variant, metric, value, ci."""
     path = folder / "reported.json"
     if not path.exists():
-        raise ConfigError(f"no {path}: run this in a checkout of the book, or name its results folder")
+        raise ConfigError(
+            f"no {path}: the results lie in the book's repository, not in the installed package. Run this in a "
+            "checkout of it, or name the folder (--results CHECKOUT/book/results)"
+        )
     return pd.DataFrame(json.loads(path.read_text(encoding="utf-8")))
 
 
 def measured(folder: Path = RESULTS) -> pd.DataFrame:
     """Return our runs, one row a metric: dataset, protocol, label, model, seed, metric, value, ci, epochs, device.
 
-    ``protocol`` names the cut of ratings too, as ratings/80. ``validation`` is the validation metric of the epoch that
-    was kept, nan in runs that did not note it. ``best_epoch`` is that epoch, nan in runs without a validation curve;
-    ``improving`` is true where it was the last one and nothing but the end of the training made it so: the step sizes
-    were constant and there were more than a few epochs.
+    ``file`` is its file's name. ``protocol`` names the cut of ratings too, as ratings/80. ``validation`` is the
+    validation metric of the epoch that was kept, nan in runs that did not note it. ``best_epoch`` is that epoch, nan in
+    runs without a validation curve; ``improving`` is true where it was the last one and nothing but the end of the
+    training made it so: the step sizes were constant and there were more than a few epochs.
 
     Raises:
         DataError: runs of one data set were made on different data, whose numbers do not belong in one table.
@@ -99,6 +138,7 @@ def measured(folder: Path = RESULTS) -> pd.DataFrame:
                 "ci": value["ci"],
                 "best_epoch": best,
                 "improving": improving,
+                "file": path.name,
             }
             rows.append(row | {"validation": next(iter((run.get("validation") or {}).values()), float("nan"))})
     return pd.DataFrame(rows)
@@ -170,27 +210,6 @@ def table(
     means = grouped.mean().unstack("metric")
     best = -means["rmse"] if "rmse" in means else means.mean(axis=1)
     return result.loc[best.sort_values(ascending=False).index]
-
-
-def summary(folder: Path = RESULTS) -> str:
-    """Return how many of the papers' numbers have a run of ours beside them, and each deviation."""
-    theirs, ours = reported(folder), measured(folder)
-    theirs = theirs[theirs["value"].notna()]
-    names = {name: protocol.full_protocol for name, protocol in PAPER_PROTOCOLS.items()}
-    theirs = theirs.assign(protocol=theirs["protocol"].map(names), metric=theirs["metric"].replace(METRIC_NAMES))
-    keys = ["dataset", "protocol", "model", "metric"]
-    lines = []
-    if not ours.empty:
-        plain = ours[ours["label"] == ours["model"]]
-        means = plain.groupby(keys)["value"].agg(["mean", "std", "count"]).reset_index()
-        both = theirs[theirs["variant"].isna()].merge(means, on=keys)
-        for row in both.itertuples():
-            lines.append(
-                f"{row.paper:8s} table {row.table:3s} {row.dataset:9s} {row.model:12s} {row.metric:10s} "
-                f"paper {row.value:.3f}  ours {row.mean:.3f} ({row.count} seeds)  {row.mean - row.value:+.3f}"
-            )
-    head = f"{len(lines)} of {len(theirs)} reported numbers have runs beside them; {len(ours)} measured values in all"
-    return "\n".join([head, *lines])
 
 
 def protocol_of(run: dict) -> str:

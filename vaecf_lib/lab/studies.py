@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
+from ..systems import SYSTEMS
 from .study import Row, Study
 
 _ML_1M = {"ml-1m": {"n_heldout": 500}}
@@ -30,6 +31,17 @@ def _one_by_one(slug: str, key: str, *values: float) -> dict[str, Row]:
     return {f"{slug}, {key}={value:g}": Row(slug, {key: value}) for value in values}
 
 
+def systems_there(*slugs: str, seeds: int | None = None) -> dict[str, Row]:
+    """Return a row, with its own defaults, for each system that the library has by now."""
+    return {slug: Row(slug, seeds=seeds) for slug in slugs if slug in SYSTEMS}
+
+
+def with_exact(*slugs: str) -> dict[str, Row]:
+    """Return a row with the exact likelihood for each system that the library has by now and that can have it."""
+    options = {slug: SYSTEMS[slug].options.get("likelihood") for slug in slugs if slug in SYSTEMS}
+    return {f"{s}, n_choose_k": Row(s, _EXACT) for s, o in options.items() if o and "n_choose_k" in o.choices}
+
+
 _GAUSSIAN = {"likelihood": "gaussian"}  # with it, systems that rank predict ratings
 _SHARES_70 = {"train": 0.7, "valid": 0.15, "test": 0.15}
 _BOTH_READINGS = (
@@ -37,7 +49,9 @@ _BOTH_READINGS = (
     "mae",
     *(f"{m}_{r}@{k}" for r in ("rated", "liked") for m in ("ndcg", "recall") for k in (20, 50)),
 )
-_RANDOM, _MEANS = Row("random", {"ratings": True}, epochs=0), Row("means", epochs=0)
+# Published figures there count hits over all targets.
+_GOWALLA = ("recall_all@20", "recall@20", "ndcg@20")
+_RANDOM, _MEANS = Row("random", {"ratings": True}, epochs=0), Row("means", epochs=0, seeds=1)
 _BIASED_MF = Row("biased-mf", {"penalty": 0.05}, epochs=20)
 # I-AutoRec gains most from falling step sizes, 0.006 on ML-1M; DeepAE, Mult-DAE and VAE gained 0.001 or nothing.
 _AUTOREC_I = Row("autorec-i", {"penalty": 0.03, "items_per_batch": 100}, fit={"schedule": "cosine"}, epochs=30)
@@ -88,7 +102,7 @@ STUDIES: dict[str, Study] = {
         protocol="strong",
         data=_BOTH_MOVIELENS | {"planted": {}},
         rows={
-            "popularity": Row("popularity"),
+            "popularity": Row("popularity", seeds=1),
             "random": Row("random"),
             "mult-dae": Row("mult-dae"),
             "mult-vae": Row("mult-vae"),
@@ -103,6 +117,7 @@ STUDIES: dict[str, Study] = {
     ),
     "patience": Study(
         protocol="strong",
+        seeds=1,
         epochs=400,
         data=_ML_1M,
         rows={
@@ -115,6 +130,7 @@ STUDIES: dict[str, Study] = {
     # three and one: 150 epochs are as many updates of the encoder as 50 alternating ones.
     "ablation-at-once": Study(
         protocol="strong",
+        seeds=1,
         epochs=150,
         data=_ML_1M,
         rows={
@@ -126,6 +142,7 @@ STUDIES: dict[str, Study] = {
     ),
     "ablation-alternating": Study(
         protocol="strong",
+        seeds=1,
         epochs=50,
         data=_ML_1M,
         rows={
@@ -139,6 +156,7 @@ STUDIES: dict[str, Study] = {
     ),
     "systems": Study(
         protocol="strong",
+        seeds=1,
         data=_ML_1M,
         rows={
             slug: Row(slug)
@@ -159,6 +177,7 @@ STUDIES: dict[str, Study] = {
     # Other settings that a system may choose from, by validation NDCG@100 of seed 0.
     "grid": Study(
         protocol="strong",
+        seeds=1,
         data=_ML_1M,
         rows={
             **_one_by_one("mult-vae", "beta", 0.1, 0.5),
@@ -178,6 +197,7 @@ STUDIES: dict[str, Study] = {
     # after 80 epochs, as in the paper's Fig. 3.
     "weak-epochs": Study(
         protocol="weak",
+        seeds=1,
         epochs=400,
         batch_size=256,
         data={"ml-100k": {"valid": 0.1}},
@@ -189,6 +209,7 @@ STUDIES: dict[str, Study] = {
     ),
     "weak-100k": Study(
         protocol="weak",
+        seeds=1,
         epochs=250,
         batch_size=256,
         data={"ml-100k": {}},
@@ -196,6 +217,7 @@ STUDIES: dict[str, Study] = {
     ),
     "weak-epochs-1m": Study(
         protocol="weak",
+        seeds=1,
         epochs=80,
         batch_size=256,
         data={"ml-1m": {"valid": 0.1}},
@@ -206,6 +228,7 @@ STUDIES: dict[str, Study] = {
     # That run was still rising at its end: three times the step size for the three systems.
     "weak-1m": Study(
         protocol="weak",
+        seeds=1,
         epochs=80,
         batch_size=256,
         data={"ml-1m": {}},
@@ -230,6 +253,7 @@ STUDIES: dict[str, Study] = {
     ),
     "hyvae-published": Study(
         protocol="ratings",
+        seeds=2,
         cut="published",
         batch_size=100,
         data={name: {"valid": 0.1, "train": 0.8} for name in ("douban", "flixster")},
@@ -242,7 +266,7 @@ STUDIES: dict[str, Study] = {
         cut="90",
         batch_size=100,
         data={"ml-1m": {"published": False, "train": 0.9, "valid": 0.0, "test": 0.1}},
-        rows={"means": _MEANS, "autorec-i": _AUTOREC_I, "vae-bmf": _BMF},
+        rows={"means": _MEANS, "autorec-i": _AUTOREC_I, "vae-bmf": replace(_BMF, seeds=1)},
     ),
     # VAE-BMF's Table 3. What I-AutoRec's penalty does is shown, not hidden: its printed error is known to be weak.
     "bmf": Study(
@@ -256,28 +280,29 @@ STUDIES: dict[str, Study] = {
             "means": _MEANS,
             "biased-mf": _BIASED_MF,
             "autorec-i": _AUTOREC_I,
-            "autorec-i, penalty=0.01": _AUTOREC_I.but(penalty=0.01),
-            "autorec-i, penalty=0.1": _AUTOREC_I.but(penalty=0.1),
-            "autorec-i, penalty=1": _AUTOREC_I.but(penalty=1.0),
-            "autorec-i, constant steps": _AUTOREC_I.but(fit={"schedule": "constant"}),
+            "autorec-i, penalty=0.01": replace(_AUTOREC_I.but(penalty=0.01), seeds=1),
+            "autorec-i, penalty=0.1": replace(_AUTOREC_I.but(penalty=0.1), seeds=1),
+            "autorec-i, penalty=1": replace(_AUTOREC_I.but(penalty=1.0), seeds=1),
+            "autorec-i, constant steps": replace(_AUTOREC_I.but(fit={"schedule": "constant"}), seeds=1),
             "autorec-u": Row("autorec-u", {"penalty": 0.03}, fit={"schedule": "cosine"}, epochs=40),
             "vae-cf": Row("vae-cf", {"beta": 1.0}, epochs=30),
             "dae-cf": Row("dae-cf", {"penalty": 0.001}, epochs=40),
             "vae-bmf": _BMF,
             "ncf": Row("ncf", epochs=20),
-            "cnn-cf": Row("cnn-cf", epochs=8),
+            "cnn-cf": Row("cnn-cf", epochs=8, seeds=1),
         },
     ),
     # Table 4 and the variants A to E of Fig. 4, E being the full system of the study above.
     "bmf-variants": Study(
         protocol="ratings",
+        seeds=1,
         cut="70",
         batch_size=100,
         data={"ml-1m": _SHARES_70},
         rows={
-            "vae-bmf, C: no feedback": _BMF.but(feedback=False),
-            "vae-bmf, D: no attention": _BMF.but(attention=None),
-            "vae-bmf, no data input": _BMF.but(data_input=False),
+            "vae-bmf, C: no feedback": replace(_BMF.but(feedback=False), seeds=3),
+            "vae-bmf, D: no attention": replace(_BMF.but(attention=None), seeds=3),
+            "vae-bmf, no data input": replace(_BMF.but(data_input=False), seeds=3),
             "vae-bmf, A: no feedback, shallow": _BMF.but(feedback=False, data_layers=0),
             "vae-bmf, B: no attention, shallow": _BMF.but(attention=None, data_layers=0),
             "vae-bmf, attention as printed": _BMF.but(attention="paper", epochs=15),
@@ -291,6 +316,7 @@ STUDIES: dict[str, Study] = {
     # Is it the offsets that make VAE-BMF do without ratings as input? On a small set, so that it can be trained long.
     "bmf-offsets": Study(
         protocol="ratings",
+        seeds=1,
         cut="70",
         batch_size=100,
         epochs=200,
@@ -304,6 +330,7 @@ STUDIES: dict[str, Study] = {
     # Fig. 3: a share of all ratings trains, and the rest is halved.
     "bmf-sparsity": Study(
         protocol="ratings",
+        seeds=1,
         cut="sparse",
         batch_size=100,
         data={"ml-1m": {"published": False}},
@@ -318,5 +345,43 @@ STUDIES: dict[str, Study] = {
             )
             for p in (0.01, 0.02, 0.03, 0.05, 0.1)
         },
+    ),
+    # The systems of RecVAE's Table 1 that are no autoencoders, and the floor that everybody asks for.
+    "baselines": Study(
+        protocol="strong",
+        data=_BOTH_MOVIELENS,
+        rows=systems_there("itemknn", "ease", "slim", seeds=1)
+        | systems_there("wmf", "wmf-linear", "warp", "lambdanet", "ract"),
+    ),
+    "past-the-papers": Study(
+        protocol="strong", data=_BOTH_MOVIELENS, rows=systems_there("hvamp", "vasp") | with_exact("hvamp", "vasp")
+    ),
+    # VAEGAN's Table 2: what it compares with, all of which know the users they were trained on.
+    "weak-baselines": Study(
+        protocol="weak",
+        batch_size=256,
+        data={"ml-100k": {}, "ml-1m": {}},
+        rows=systems_there("cdae", "irgan", "cfgan"),
+    ),
+    # Of the training part a tenth validates, to see how many epochs it takes; then everything trains.
+    "gowalla-epochs": Study(
+        protocol="weak",
+        epochs=200,
+        metrics=_GOWALLA,
+        seeds=1,
+        data={"gowalla": {"valid": 0.1}},
+        rows={
+            f"{slug}, 200 epochs": Row(slug, fit={"metric": "recall_all@20", "validate_every": 5})
+            for slug in ("mult-vae", "vae-nck")
+        },
+    ),
+    "gowalla": Study(
+        protocol="weak",
+        epochs=100,
+        metrics=_GOWALLA,
+        data={"gowalla": {}},
+        rows={"popularity": Row("popularity", seeds=1)}
+        | systems_there("itemknn", "ease", seeds=1)
+        | systems_there("wmf", "mult-vae", "vae-nck"),
     ),
 }

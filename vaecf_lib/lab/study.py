@@ -6,6 +6,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from ..errors import ConfigError
+from ..evaluation import parse_metric
 from ..experiment import assign_settings
 
 Options = dict[str, Any]
@@ -21,7 +22,7 @@ class Row:
     """One row of a study: a ``system`` by its slug with its ``options``, and how it is split and trained.
 
     ``split`` and ``fit``: options of the split function and of :func:`vaecf_lib.fit`, beside the study's own ·
-    ``epochs``: None for the study's.
+    ``epochs``, ``seeds``: None for the study's.
     """
 
     system: str
@@ -29,6 +30,7 @@ class Row:
     split: Options = field(default_factory=dict)
     fit: Options = field(default_factory=dict)
     epochs: int | None = None
+    seeds: int | None = None
 
     def but(self, *, fit: Options | None = None, epochs: int | None = None, **options: Any) -> Row:
         """Return the row with some of its options, its training or its epochs changed."""
@@ -43,11 +45,12 @@ class Study:
     ``protocol``: strong, weak or ratings · ``data``: each data set's options of the split · ``rows``: by their labels ·
     ``cut``: a name for how ratings are cut, for results of one cut are never compared with those of another ·
     ``epochs``: None leaves them to the command · ``metrics``: None for the protocol's ·
+    ``seeds``: how many runs each row has, with seeds 0, 1, …: the ledger finds fault with rows that have fewer ·
     ``chosen``: rows that differ on a data set, because something else was chosen there, by data set and label.
 
     Raises:
         ConfigError: a row's system or one of its options is unknown, stands in the wrong place or is out of range, or
-            ``chosen`` names a data set or label that the study does not have.
+            ``chosen`` names a data set or label that the study does not have, or a metric is unknown.
     """
 
     protocol: str
@@ -57,9 +60,12 @@ class Study:
     epochs: int | None = None
     batch_size: int = 500
     metrics: tuple[str, ...] | None = None
+    seeds: int = 3
     chosen: dict[str, dict[str, Row]] = field(default_factory=dict)
 
     def __post_init__(self):
+        for metric in self.metrics or ():
+            parse_metric(metric)
         for dataset, rows in self.chosen.items():
             if dataset not in self.data or not set(rows) <= set(self.rows):
                 raise ConfigError(f"chosen: the study has no data set {dataset!r}, or not all of the rows chosen there")

@@ -7,6 +7,7 @@ e_k(w) is the sum over all k-subsets of the product of their weights: the normal
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 import torch
 from torch import Tensor
@@ -15,6 +16,7 @@ from torch.autograd.function import once_differentiable
 from .. import environment
 
 SLICE_BYTES = 2**21
+LARGEST_LOG_ODDS = 60.0  # where they may be larger, so may be float32's exponents
 _IMPOSSIBLE = -1e30  # stands for log 0: finite, so that no gradient is inf - inf
 
 
@@ -47,6 +49,9 @@ class Columns:
     def logsumexp(self, logits: Tensor) -> Tensor:
         """Return log sum_i exp(logits_i) over all items, (B,)."""
         return logits.logsumexp(-1)
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}()"
 
 
 ALL = Columns()
@@ -85,25 +90,35 @@ def calibrate(logits: Tensor, k: Tensor, columns: Columns = ALL) -> Tensor:
     log k - logsumexp(logits), which is also the start; as many logits all equal to the smallest give its right end. A
     step that would leave the bracket, as on the plateaus of logits far apart, is replaced by halving it.
     """
-    k = k.to(logits.dtype)
-    low = k.log() - columns.logsumexp(logits)
-    high = (k / (columns.n_items(logits) - k)).log() + columns.largest(-logits.amin(-1))
-    enough = torch.finfo(logits.dtype).eps ** 0.5  # Newton squares the error: the step taken last leaves eps
-    t, p = low, torch.empty_like(logits)
-    waits = environment.waits_for(logits.device)  # each look whether it is enough would
+    k, p = k.to(logits.dtype), torch.empty_like(logits)
+    low, high = k.log() - columns.logsumexp(logits), _right_end(logits, k, columns)
+    return _newton(lambda t: torch.add(logits, t[..., None], out=p).sigmoid_(), low, high, k, columns)
+
+
+def _right_end(logits: Tensor, k: Tensor, columns: Columns) -> Tensor:
+    return (k / (columns.n_items(logits) - k)).log() + columns.largest(-logits.amin(-1))
+
+
+def _newton(chances: Callable[[Tensor], Tensor], low: Tensor, high: Tensor, k: Tensor, columns: Columns) -> Tensor:
+    """Return t in [low, high] at which the ``chances``, (..., n) of t (...,), sum to k; it starts at ``low``."""
+    enough = torch.finfo(k.dtype).eps ** 0.5  # Newton squares the error: the step taken last leaves eps
+    t = low
+    waits = environment.waits_for(k.device)  # each look whether it is enough would
     for _ in range(30 if waits else 100):
-        torch.add(logits, t[..., None], out=p).sigmoid_()
+        p = chances(t)
         total, squares = columns.sums(p.sum(-1), torch.linalg.vector_norm(p, dim=-1).square_())
         gap = k.log() - total.log()
         low, high = torch.where(gap > 0, t, low), torch.where(gap > 0, high, t)
-        step = t + gap * total / (total - squares).clamp_min(torch.finfo(logits.dtype).tiny)
+        step = t + gap * total / (total - squares).clamp_min(torch.finfo(k.dtype).tiny)
         t = torch.where((step >= low) & (step <= high), step, (low + high) / 2)
         if not waits and bool((gap.abs() < enough).all()):
             break
     return t
 
 
-def saddlepoint_(logits: Tensor, k: Tensor, order: int = 2, columns: Columns = ALL) -> Tensor:
+def saddlepoint_(
+    logits: Tensor, k: Tensor, order: int = 2, columns: Columns = ALL, spare: Tensor | None = None
+) -> Tensor:
     """Return log e_k by saddlepoint, (B,), for 1 < k < n_items - 1; ``logits`` (B, n_items) become its derivatives.
 
     With p_i = sigmoid(eta_i + t) and K_r the sum of the items' r-th Bernoulli cumulants::
@@ -116,21 +131,57 @@ def saddlepoint_(logits: Tensor, k: Tensor, order: int = 2, columns: Columns = A
     correction f_2 dK_2 + f_3 dK_3 + f_4 dK_4 is v_i times::
 
         f2 (1-2p) + f3 (1-6v) + f4 (1-2p)(1-12v) - (f2 K3 + f3 K4 + f4 K5) / K2
+
+    ``spare``: (3, B, n_items) to be written over, or None. Fresh memory for each slice costs more than the sums.
     """
-    t = calibrate(logits, k, columns)
-    theta = logits.add_(t[:, None])
-    value = torch.nn.functional.softplus(theta).sum(-1)
-    p = theta.sigmoid_()
-    v = torch.addcmul(p, p, p, value=-1)
-    value, *sums = columns.sums(value, *_cumulant_sums(p, v))
-    K2, K3, K4, K5 = _cumulants(*sums)
+    p, v, vvp = logits.new_empty(3, *logits.shape) if spare is None else spare
+    top = columns.largest(logits.amax(-1))
+    high = _right_end(logits, k, columns) + top  # no log-odds eta_i + t is above it
+    if not environment.waits_for(logits.device) and bool((high < LARGEST_LOG_ODDS).all()):
+        t, value = _tilt_of_exponentials_(logits, k, columns, top, high, p, v)
+    else:
+        t, value = _tilt_of_logits_(logits, k, columns, p, v)
+    vp = torch.mul(v, p, out=logits)
+    # The items' cumulants are v, v(1 - 2p), v(1 - 6v) and v(1 - 2p)(1 - 12v).
+    sum_vv = torch.linalg.vector_norm(v, dim=-1).square()
+    sums = v.sum(-1), vp.sum(-1), sum_vv, torch.mul(v, vp, out=vvp).sum(-1)
+    value, K2, sum_vp, sum_vv, sum_vvp = columns.sums(value, *sums)
+    K3, K4, K5 = K2 - 2 * sum_vp, K2 - 6 * sum_vv, K2 - 2 * sum_vp - 12 * sum_vv + 24 * sum_vvp
     chance, f2, f3, f4 = _log_chance(K2, K3, K4, order)
     shift = (f2 * K3 + f3 * K4 + f4 * K5) / K2.clamp_min(torch.finfo(K2.dtype).tiny ** 0.2)
     f2, f3, f4, constant = (f[:, None] for f in (f2, f3, f4, f2 + f3 + f4 - shift))
-    correction = (v * (24 * f4)).sub_(2 * (f2 + f4)).mul_(p)
-    correction.addcmul_(v, -6 * f3 - 12 * f4).add_(constant)
-    p.addcmul_(correction, v)
+    correction = vp.mul_(24 * f4).addcmul_(v, -6 * f3 - 12 * f4).addcmul_(p, -2 * (f2 + f4)).add_(constant)
+    correction.mul_(v).add_(p)
     return value - k * t + chance
+
+
+def _tilt_of_logits_(logits: Tensor, k: Tensor, columns: Columns, p: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
+    """Return t and sum_i softplus(eta_i + t) over the columns, (B,); set p and v = p (1 - p), (B, n)."""
+    t = calibrate(logits, k, columns)
+    theta = logits.add_(t[:, None])
+    value = torch.nn.functional.softplus(theta).sum(-1)
+    torch.sigmoid(theta, out=p)
+    torch.addcmul(p, p, p, value=-1, out=v)
+    return t, value
+
+
+def _tilt_of_exponentials_(
+    logits: Tensor, k: Tensor, columns: Columns, top: Tensor, high: Tensor, p: Tensor, v: Tensor
+) -> tuple[Tensor, Tensor]:
+    """Do the same by one exponential an item, e_i = exp(eta_i - top): the odds are e_i exp(u) with u = t + top."""
+    e = logits.sub_(top[:, None]).exp_()
+    (total,) = columns.sums(e.sum(-1))
+
+    def chances(u: Tensor) -> Tensor:
+        odds = torch.mul(e, u.exp()[:, None], out=p)
+        return odds.div_(torch.add(odds, 1, out=v))
+
+    u = _newton(chances, k.log() - total.log(), high, k, columns)
+    odds = e.mul_(u.exp()[:, None])
+    torch.add(odds, 1, out=v)
+    torch.div(odds, v, out=p)
+    torch.div(p, v, out=v)
+    return u - top, odds.log1p_().sum(-1)
 
 
 def _log_chance(K2: Tensor, K3: Tensor, K4: Tensor, order: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
@@ -154,31 +205,24 @@ def _log_chance(K2: Tensor, K3: Tensor, K4: Tensor, order: int) -> tuple[Tensor,
     return value.clamp_max(0.0), *(torch.where(certain, 0.0, f) for f in (f2, f3, f4))
 
 
-def _cumulant_sums(p: Tensor, v: Tensor) -> tuple[Tensor, ...]:
-    """Return sums of v, vp, v^2 and v^2 p over the columns, each (B,), with v = p(1 - p)."""
-    vp = v * p
-    return v.sum(-1), vp.sum(-1), torch.linalg.vector_norm(v, dim=-1).square(), torch.linalg.vecdot(v, vp)
-
-
-def _cumulants(v: Tensor, vp: Tensor, vv: Tensor, vvp: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Return K_2 to K_5, (B,): sums over items of the Bernoulli(p) cumulants, from the sums above.
-
-    The item's own are v, v(1 - 2p), v(1 - 6v) and v(1 - 2p)(1 - 12v).
-    """
-    return v, v - 2 * vp, v - 6 * vv, v - 2 * vp - 12 * vv + 24 * vvp
-
-
 def normalise_(logits: Tensor, k: Tensor, columns: Columns = ALL, order: int = 2) -> Tensor:
     """Return log e_k(exp(logits)), (B,); ``logits`` (B, n) become its derivatives, the inclusion probabilities.
 
     By saddlepoint; k = 0, 1, n_items - 1 and n_items exactly. Nothing is checked. ``columns``: which of the n_items
     the n columns are.
     """
-    n_items, k = columns.n_items(logits), k.to(logits.dtype)
+    slices, k = columns.row_slices(logits), k.to(logits.dtype)
+    spare = logits.new_empty(3, *logits[slices[0]].shape)
+    values = [_normalise_(logits[rows], k[rows], columns, order, spare[:, : len(k[rows])]) for rows in slices]
+    return torch.cat(values)
+
+
+def _normalise_(logits: Tensor, k: Tensor, columns: Columns, order: int, spare: Tensor) -> Tensor:
+    n_items = columns.n_items(logits)
     edges = (k <= 1) | (k >= n_items - 1)
     raw = logits.clone() if environment.waits_for(logits.device) or bool(edges.any()) else None
     inside = k.clamp(2, max(2, n_items - 2))
-    value = saddlepoint_(logits, inside, order, columns) if n_items > 3 else torch.zeros_like(k)
+    value = saddlepoint_(logits, inside, order, columns, spare) if n_items > 3 else torch.zeros_like(k)
     if raw is None:
         return value
     (total,), nothing = columns.sums(raw.sum(-1)), torch.zeros_like(k)
@@ -200,7 +244,7 @@ class _LogNormaliser(torch.autograd.Function):
     @staticmethod
     def forward(ctx, logits: Tensor, k: Tensor, order: int) -> Tensor:
         p = logits.clone()
-        value = torch.cat([normalise_(p[rows], k[rows], order=order) for rows in row_slices(p)])
+        value = normalise_(p, k, order=order)
         ctx.save_for_backward(p)
         return value
 

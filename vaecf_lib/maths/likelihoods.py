@@ -22,6 +22,8 @@ from torch.autograd.function import once_differentiable
 
 from .counting import ALL, Columns, log_elementary_symmetric, normalise_
 
+Normaliser = Callable[[Tensor, Tensor, Columns], Tensor]
+
 
 def _as_rows(logits: Tensor, x) -> tuple[Tensor, object, torch.Size]:
     """Return logits and clicks as (B, n_items), and the batch shape to give the result."""
@@ -81,6 +83,16 @@ def observed_log_weight(logits: Tensor, x) -> Tensor:
     return _observed(logits, clicks_of(logits, x)).reshape(shape)
 
 
+def _by_slices(normalise_rows_: Normaliser) -> Normaliser:
+    """Return the same, of some rows after the others."""
+
+    def normalise_rows_by_slices_(eta: Tensor, k: Tensor, columns: Columns) -> Tensor:
+        return torch.cat([normalise_rows_(eta[rows], k[rows], columns) for rows in columns.row_slices(eta)])
+
+    return normalise_rows_by_slices_
+
+
+@_by_slices
 def _multinomial_(eta: Tensor, k: Tensor, columns: Columns) -> Tensor:
     top = columns.largest(eta.amax(-1))
     (total,) = columns.sums(eta.sub_(top[:, None]).exp_().sum(-1))
@@ -88,6 +100,7 @@ def _multinomial_(eta: Tensor, k: Tensor, columns: Columns) -> Tensor:
     return k * (total.log() + top)
 
 
+@_by_slices
 def _bernoulli_(eta: Tensor, k: Tensor, columns: Columns) -> Tensor:
     (value,) = columns.sums(torch.nn.functional.softplus(eta).sum(-1))
     eta.sigmoid_()
@@ -95,7 +108,7 @@ def _bernoulli_(eta: Tensor, k: Tensor, columns: Columns) -> Tensor:
 
 
 # Each returns the log-normalisers, (B,), of the logits of all items; its columns of them become the expected clicks.
-NORMALISERS: dict[str, Callable[[Tensor, Tensor, Columns], Tensor]] = {
+NORMALISERS: dict[str, Normaliser] = {
     "multinomial": _multinomial_,
     "bernoulli": _bernoulli_,
     "n_choose_k": normalise_,
@@ -116,8 +129,7 @@ def log_prob_(eta: Tensor, clicks: Clicks, likelihood: str, columns: Columns = A
     rows, items, counts, weights = clicks
     counts = counts.to(eta.dtype)
     (observed,) = columns.sums(_observed(eta, clicks))
-    slices = columns.row_slices(eta)
-    log_normaliser = torch.cat([NORMALISERS[likelihood](eta[part], counts[part], columns) for part in slices])
+    log_normaliser = NORMALISERS[likelihood](eta, counts, columns)
     minus = eta.new_full((), -1.0).expand(len(rows)) if weights is None else -weights.to(eta.dtype)
     eta.index_put_((rows, items), minus, accumulate=True)
     return observed - log_normaliser
