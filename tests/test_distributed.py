@@ -29,7 +29,7 @@ from vaecf_lib.training import Trainer
 
 TINY = {"latent_dim": 4, "hidden": 8, "critic_hidden": 8, "noise_dim": 4, "code": 8, "concepts": 2, "pseudo_inputs": 3}
 NOT_SHARED = {"awae", "biased-mf", "ncf", "cnn-cf", "autorec-i", "vae-bmf"}
-WITHOUT_PHASES = {"popularity", "random", "means", "planted-oracle"}
+WITHOUT_PHASES = {"popularity", "random", "means", "planted-oracle", "itemknn", "ease", "slim", "wmf"}
 FIT = {"device": "cpu", "progress": False}
 
 

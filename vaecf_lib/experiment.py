@@ -167,6 +167,7 @@ def run_experiment(
         "validation_curve": [[row["epoch"], round(row[run.metric], 5)] for row in run.history if run.metric in row],
         "users_without_targets": split.test.n_without_targets,
         "seconds_per_epoch": run.seconds_per_epoch if run.history else None,
+        "seconds_to_start": None if math.isnan(run.seconds_to_start) else run.seconds_to_start,
         "epochs": len(run.history),
         "best_epoch": run.best_epoch,
         "stopped": run.stopped,

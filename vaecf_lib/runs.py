@@ -46,7 +46,8 @@ class Run:
     seconds) · ``best_epoch`` whose weights were kept · ``device`` of the training · ``stopped`` why it ended
     before all epochs were done, None if it did not · ``people`` the users by their ids
     (:class:`~vaecf_lib.data.People`; None if nobody knows them) · ``source`` which data were cut how · ``settings`` of
-    the training · ``manifest`` what the folder says of where and when it was made, None if it says nothing.
+    the training · ``manifest`` what the folder says of where and when it was made, None if it says nothing ·
+    ``seconds_to_start`` until the first epoch: of a system without epochs all that it took; nan if the run was read.
     """
 
     model: Model
@@ -59,6 +60,7 @@ class Run:
     source: dict[str, Any] | None = None
     settings: dict[str, Any] = field(default_factory=dict)
     manifest: dict[str, Any] | None = None
+    seconds_to_start: float = math.nan
 
     @property
     def seconds_per_epoch(self) -> float:

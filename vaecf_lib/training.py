@@ -468,14 +468,20 @@ def fit(
         distributed.check_same(settings | {"shard_items": shard_items})
         out = folder if distributed.place().rank == 0 else None  # one process writes
         torch.manual_seed(seed)
-        trainer = Trainer(
-            model, split, epochs, batch_size, precision, schedule, device, warm_start, shard_items, compile
+        resumed = folder is not None and distributed.by_first(lambda: (folder / CHECKPOINT).exists())
+        progress = progress and distributed.place().rank == 0
+        if progress and not (resumed or warm_start) and (demands := model.demands(split.train, device)) is not None:
+            print(demands, file=sys.stdout if in_kernel() else sys.stderr)
+        started = time.perf_counter()
+        trainer = Trainer(  # what the checkpoint holds is neither drawn nor solved again
+            model, split, epochs, batch_size, precision, schedule, device, warm_start or resumed, shard_items, compile
         )
         split = trainer.split
         run = Run(model, metric, device=str(device), people=split.people, source=split.source)
+        run.seconds_to_start = math.nan if resumed else time.perf_counter() - started
         epochs = epochs if trainer.phases else 0
         goal = epochs if stop_after is None else min(epochs, stop_after)
-        extended, new = None, folder is not None and distributed.by_first(lambda: not (folder / CHECKPOINT).exists())
+        extended, new = None, folder is not None and not resumed
         if folder is not None:
             asked, state = settings, trainer.state()
             settings, extended, run.history, run.best_epoch = distributed.by_first(
@@ -494,7 +500,6 @@ def fit(
             limits |= describe(device) | {"processes": distributed.place().count}
             about = {"run": _key(settings), **settings, "split": split.source}
             open_sitting(out, about, trainer.epoch, limits)
-        progress = progress and distributed.place().rank == 0
         if progress and split.kept is not None and not in_kernel():
             print(split.kept, file=sys.stderr)
         bar = _Progress(goal, trainer.epoch, progress)

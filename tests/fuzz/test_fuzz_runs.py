@@ -33,8 +33,8 @@ def fit_arguments(run, data, seed=0, slug="mult-vae"):
 
 def outcome(done):
     """Return what a fit printed, times and memory left out."""
-    result = json.loads(done.out)
-    return {key: value for key, value in result.items() if key not in ("seconds_per_epoch", "peak_memory_mb")}
+    result, others = json.loads(done.out), ("seconds_per_epoch", "seconds_to_start", "peak_memory_mb")
+    return {key: value for key, value in result.items() if key not in others}
 
 
 class Stopped(vc.models.MultVAE):

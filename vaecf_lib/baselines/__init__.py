@@ -6,19 +6,29 @@ from .biased_mf import BiasedMF
 from .cdae import CDAE
 from .chance import Random
 from .cnn_cf import CNNCF
+from .ease import EASE
+from .itemknn import ItemKNN
 from .macrid_vae import MacridVAE
 from .means import Means
 from .ncf import NCF
 from .oracle import PlantedOracle
 from .popularity import Popularity
+from .slim import SLIM
+from .wmf import WMF
+from .wmf_linear import LinearWMF
 
 __all__ = [
     "CDAE",
     "CNNCF",
+    "EASE",
     "NCF",
+    "SLIM",
+    "WMF",
     "AutoRecI",
     "AutoRecU",
     "BiasedMF",
+    "ItemKNN",
+    "LinearWMF",
     "MacridVAE",
     "Means",
     "PlantedOracle",

@@ -89,8 +89,9 @@ def _keeps_options(constructor: Callable) -> Callable:
 class Model(nn.Module):
     """A system that scores all items for a user.
 
-    Subclasses set ``slug`` and ``about`` and implement :meth:`scores`, and :meth:`phases` or :meth:`prepare`. The
-    options that a constructor is given are kept in ``config``, from which a checkpoint rebuilds the model.
+    Subclasses set ``slug`` and ``about`` and implement :meth:`scores`, and :meth:`phases`, :meth:`prepare` or
+    :meth:`start`. The options that a constructor is given are kept in ``config``, from which a checkpoint rebuilds the
+    model.
 
     Raises:
         ConfigError: an option is not what the constructor's annotation and the table of ranges say; in one line.
@@ -154,14 +155,21 @@ class Model(nn.Module):
         self.rating_range.copy_(clicks if values is None else torch.stack([values.min(), values.max()]))
 
     def phases(self) -> list[Phase]:
-        """Return how the model is trained; none for a model that only needs :meth:`prepare`."""
+        """Return how the model is trained; none for one that only needs :meth:`prepare` and :meth:`start`."""
         return []
 
     def prepare(self, train: Interactions) -> None:
         """Look at the training interactions once, before the first epoch."""
 
     def start(self, train: Interactions) -> None:
-        """Give freshly drawn weights the initial values that depend on the data, if there are any."""
+        """Give freshly drawn weights the initial values that depend on the data, if there are any.
+
+        A system that is solved, and not trained by epochs, is solved here.
+        """
+
+    def demands(self, train: Interactions, device: torch.device) -> str | None:
+        """Return in a line what memory and time :meth:`start` will take on ``device``; None if that is not much."""
+        return None
 
     def reset_parameters(self) -> None:
         """Draw all weights anew (from torch's global generator)."""
