@@ -72,18 +72,22 @@ RANGES: dict[str, Range] = {
     "n_mixing": Range(0, 100_000),
     "n_sampled": _COUNT,
     "points": Range(2, 1000),
+    "cutoff": _COUNT,
+    "tries": Range(1, 10_000),
     # weights of the terms of a loss, and other numbers
     **dict.fromkeys(("alpha", "beta", "beta_u", "beta_v", "gamma", "penalty", "mmd", "l1", "damping"), _WEIGHT),
     "recvae.alpha": _SHARE,
-    "noise_std": _WEIGHT,
+    **dict.fromkeys(("noise_std", "margin"), _WEIGHT),
     "tau": _POSITIVE,
     "sigma": _POSITIVE,
     "anneal": _SHARE,
     "dropout": Range(0, 1, "[)"),
+    "ract.dropout": Range(0, 1, "()"),  # what is hidden is what its lists are judged by
+    **dict.fromkeys(("actor_share", "critic_share"), Range(0, 1, "[)")),
     "initial_variance": Range(0, 1, "()"),
     # training
     "lr": _POSITIVE,
-    "critic_lr": _POSITIVE,
+    **dict.fromkeys(("critic_lr", "fine_lr"), _POSITIVE),
     "epochs": Range(0, 10**9),
     "trials": _COUNT,
     "budget": _POSITIVE,
@@ -112,6 +116,7 @@ class Search:
 # What tuning varies if nobody says otherwise, found as in RANGES: weights of losses and steps, not sizes.
 SEARCH: dict[str, Search | None] = {
     **dict.fromkeys(("lr", "critic_lr"), Search(3e-5, 1e-2)),
+    "fine_lr": Search(1e-6, 1e-3),
     "beta": Search(0.01, 2),
     "recvae.beta": None,  # without effect where gamma is given
     **dict.fromkeys(("beta_u", "beta_v"), Search(1e-3, 1)),
