@@ -128,6 +128,7 @@ SEARCH: dict[str, Search | None] = {
     "damping": Search(0.1, 100),
     **dict.fromkeys(("tau", "sigma"), Search(0.01, 1)),
     "dropout": Search(0, 0.9, log=False),
+    "ract.dropout": Search(0.1, 0.9, log=False),
 }
 
 _NUMBERS = tuple[int, ...]

@@ -1,4 +1,4 @@
-"""LambdaNet: Mult-VAE's network trained by LambdaRank, Burges, Ragno and Le (2006), as RaCT's paper compares with it."""
+"""LambdaNet: Mult-VAE's network trained by LambdaRank, Burges, Ragno and Le (2006), as in RaCT's comparison."""
 
 from __future__ import annotations
 

@@ -217,7 +217,7 @@ class RaCT(LikelihoodModel):
         return -guess, {"guess": guess, "distortion": features[:, 2].mean()}
 
     def phases(self) -> list[Phase]:
-        """The actor alone; the critic, from the second stage on; and in the third the actor, after it on every batch."""
+        """The actor alone; the critic, from the second stage on; in the third the actor after it on every batch."""
         first, second = self._borders()
         actor = [*self.encoder.parameters(), *self.decoder.parameters()]
         critic, lr = penalised(self.critic.parameters(), CRITIC_PENALTY), self.config["critic_lr"]

@@ -1,4 +1,4 @@
-"""WARP: weighted approximate-rank pairwise loss, Weston, Bengio and Usunier (2011), as RaCT's paper compares with it."""
+"""WARP: weighted approximate-rank pairwise loss, Weston, Bengio and Usunier (2011), as in RaCT's comparison."""
 
 from __future__ import annotations
 
@@ -26,9 +26,9 @@ class WARP(Model):
     Args:
         n_items: number of items.
         latent_dim: width of the code.
-        form: "listwise", all pairs, with r_i in the list as it is; or "sampled", as in Weston et al. (2011): for each of
-            the user's items others are drawn until one comes within the margin of it, which is then the only pair, and
-            the place is estimated from the number of draws.
+        form: "listwise", all pairs, with r_i in the list as it is; or "sampled", as in Weston et al. (2011): for each
+            of the user's items others are drawn until one comes within the margin of it, which is then the only pair,
+            and the place is estimated from the number of draws.
         margin: by how much the user's items are to be ahead, added to the others' scores where they are compared. None:
             0 in the listwise form, as in the public code, and 1 in the sampled one, as in Weston et al.
         tries: draws for each item in the sampled form; if none comes within the margin, the item costs nothing.

@@ -30,9 +30,10 @@ class Phase:
     ``optimiser`` is "adam" or "rmsprop". ``sweep``: what it runs over, if not the training users. ``by_user``: the loss
     is a mean over the users of its batch, so that several processes may compute it in parts.
 
-    ``span``: the shares of all epochs at which the phase begins and ends. Epochs with the same phases are a stage of the
-    training, and the epoch that is kept in the end is one of the last stage. ``hands_on_best``: the stage after this
-    phase starts from the weights of the epoch that was best on the validation part, if there is one, not of the last.
+    ``span``: the shares of all epochs at which the phase begins and ends. Epochs with the same phases are a stage of
+    the training, and the epoch that is kept in the end is one of the last stage. ``hands_on_best``: the stage after
+    this phase starts from the weights of the epoch that was best on the validation part, if there is one, not of the
+    last.
     """
 
     name: str
