@@ -11,7 +11,7 @@ from ..maths import gaussian_kl, linear_annealing, sample_gaussian
 from ..models.base import Model, Phase
 from ..nn import GaussianEncoder, MLPDecoder, full_precision, init_linear
 
-PAIRS_AT_ONCE = 2**19  # 2 MB of floats, which stay in the processor's cache; on a GPU a launch still fills it
+PAIRS_AT_ONCE = 2**18  # 1 MB of floats: a slice stays in the processor's cache
 
 
 class LambdaNet(Model):
@@ -95,8 +95,8 @@ def lambdarank(scores: Tensor, batch: Batch) -> Tensor:
     |dNDCG_ij| = |1 / log2(1 + r_i) - 1 / log2(1 + r_j)| / IDCG, with the places r in the list of all items and no
     cut-off, is a constant for the gradient, which is so that of LambdaRank (Burges 2010, section 4).
 
-    The pairs of a user are formed some of his items at a time: memory is O(n_items) beyond the scores, time
-    O(own items x n_items).
+    The pairs are formed for some of the own items at a time: beyond arrays of the scores' size memory is that of
+    PAIRS_AT_ONCE, time is O(own items x n_items).
 
     Args:
         scores: (B, n_items).
@@ -113,14 +113,18 @@ def _lambdas(scores: Tensor, batch: Batch) -> tuple[Tensor, Tensor]:
     discounts = torch.empty_like(scores).scatter_(1, order, by_place.expand_as(scores))
     others = scores.clone()
     others[batch.rows, batch.items] = -torch.inf  # never ahead of anything
-    values, gradients = scores.new_zeros(len(scores)), torch.zeros_like(scores)
-    for user, items in enumerate(batch.items.split(batch.counts.tolist())):
-        for own in items.split(max(1, PAIRS_AT_ONCE // n_items)):
-            ahead = others[user] - scores[user, own][:, None]  # (own items, n_items)
-            change = (discounts[user] - discounts[user, own][:, None]).abs_()
-            values[user] += torch.nn.functional.softplus(ahead).mul_(change).sum()
-            lambdas = ahead.sigmoid_().mul_(change)
-            gradients[user] += lambdas.sum(0)
-            gradients[user, own] -= lambdas.sum(1)
+    own, own_discounts = scores[batch.rows, batch.items], discounts[batch.rows, batch.items]
+    gradients, costs, pulls = torch.zeros_like(scores), torch.empty_like(own), torch.empty_like(own)
+    step = max(1, PAIRS_AT_ONCE // n_items)
+    for some in (slice(start, start + step) for start in range(0, len(own), step)):
+        rows = batch.rows[some]
+        ahead = others.index_select(0, rows).sub_(own[some, None])  # (own items, n_items)
+        change = discounts.index_select(0, rows).sub_(own_discounts[some, None]).abs_()
+        costs[some] = torch.nn.functional.softplus(ahead).mul_(change).sum(1)
+        lambdas = ahead.sigmoid_().mul_(change)
+        gradients.index_add_(0, rows, lambdas)
+        pulls[some] = lambdas.sum(1)
+    gradients[batch.rows, batch.items] -= pulls
+    values = torch.zeros_like(scores[:, 0]).index_add_(0, batch.rows, costs)
     ideal = by_place.cumsum(0)[batch.counts.clamp_min(1) - 1]
     return values / ideal, gradients / ideal[:, None]
