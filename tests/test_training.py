@@ -447,6 +447,35 @@ def train(model, split, epochs, **options):
     return vc.fit(model, split, epochs=epochs, batch_size=2, device="cpu", progress=False, **options)
 
 
+def test_phases_have_their_spans(rated):
+    """Two of five epochs, three with the other phase and its two passes; those beyond the planned ones are like them."""
+    model = Scripted([{"span": (0.0, 0.4)}, {"span": (0.4, 1.0), "passes": 2}])
+    trainer = Trainer(model, rated, epochs=5, batch_size=2, device="cpu")
+    rows = [trainer.run_epoch() for _ in range(5)]
+    assert [sorted({name[0] for name in row if "/" in name}) for row in rows] == [["0"]] * 2 + [["1"]] * 3
+    assert [progress for progress, _ in model.updates] == pytest.approx([step / 24 for step in range(6 + 18)])
+    assert trainer.progress == 1 and trainer.steps == 24
+    trainer.run_epoch()
+    assert trainer.steps == 30 and trainer.progress == 1
+
+
+@pytest.mark.parametrize("hands_on", [True, False])
+def test_an_epoch_of_the_last_stage_is_kept(rated, hands_on):
+    """Though one before was better; the stage starts from the best of the one before, or from its last."""
+    model = Scripted([{"span": (0.0, 0.5), "hands_on_best": hands_on}, {"span": (0.5, 1.0)}], levels=[2.0, 1.5, 1.4])
+    model.given[0]["after"] = model.after
+    run = train(model, rated, epochs=6, metric="rmse")
+    assert run.curve("rmse") == pytest.approx([1.0, 1.5, 1.6, *[1.0 if hands_on else 1.6] * 3])
+    assert run.best_epoch == 4
+
+
+@pytest.mark.parametrize(("patience", "epochs"), [(1, 5), (2, 6)])
+def test_patience_counts_in_the_last_stage(rated, patience, epochs):
+    model = Scripted([{"span": (0.0, 0.5)}, {"span": (0.5, 1.0)}], levels=[2.0])
+    run = train(model, rated, epochs=6, metric="rmse", patience=patience)
+    assert len(run.history) == epochs and run.best_epoch == 4
+
+
 @pytest.mark.parametrize(
     "given, updates",
     [
@@ -793,13 +822,22 @@ def tiny(slug, splits, **options):
 
 @pytest.mark.parametrize("slug", SYSTEMS)
 def test_more_epochs_end_with_the_weights_of_an_unbroken_run(tiny_splits, tmp_path, slug):
-    """Of every system, where nothing is annealed; and where something is, the run is refused and left as it is."""
+    """Of every system, where nothing is annealed; and where something is, the run is refused and left as it is.
+
+    A run in stages goes on after one of them with the number of epochs that it was begun with, and no other.
+    """
     options = {"batch_size": 100, "device": "cpu", "progress": False}
     unbroken, split = tiny(slug, tiny_splits, anneal=0.0)
     whole = vc.fit(unbroken, split, epochs=3, **options)
     model, _ = tiny(slug, tiny_splits, anneal=0.0)
+    staged = any(phase.span != (0, 1) for phase in model.phases())
     for epochs in (1, 3):
-        run = vc.fit(model, split, epochs=epochs, out=tmp_path / "exact", **options)
+        limit = {"epochs": 3, "stop_after": epochs} if staged else {"epochs": epochs}
+        run = vc.fit(model, split, out=tmp_path / "exact", **limit, **options)
+    if staged:
+        other, _ = tiny(slug, tiny_splits, anneal=0.0)
+        with pytest.raises(vc.ConfigError, match=rf"3 there, 4 now.*{slug} is trained in stages"):
+            vc.fit(other, split, epochs=4, out=tmp_path / "exact", **options)
     assert run.curve("loss") == whole.curve("loss") and run.best_epoch == whole.best_epoch
     for (name, ours), theirs in zip(model.state_dict().items(), unbroken.state_dict().values(), strict=True):
         assert torch.equal(ours, theirs), name

@@ -73,21 +73,25 @@ RANGES: dict[str, Range] = {
     "n_sampled": _COUNT,
     "points": Range(2, 1000),
     "neighbours": _COUNT,
+    "cutoff": _COUNT,
+    "tries": Range(1, 10_000),
     # weights of the terms of a loss, and other numbers
     **dict.fromkeys(("alpha", "beta", "beta_u", "beta_v", "gamma", "penalty", "mmd", "l1", "damping"), _WEIGHT),
     "shrink": _WEIGHT,
     "recvae.alpha": _SHARE,
     "ease.penalty": _POSITIVE,
     "wmf.penalty": _POSITIVE,
-    "noise_std": _WEIGHT,
+    **dict.fromkeys(("noise_std", "margin"), _WEIGHT),
     "tau": _POSITIVE,
     "sigma": _POSITIVE,
     "anneal": _SHARE,
     "dropout": Range(0, 1, "[)"),
+    "ract.dropout": Range(0, 1, "()"),  # what is hidden is what its lists are judged by
+    **dict.fromkeys(("actor_share", "critic_share"), Range(0, 1, "[)")),
     "initial_variance": Range(0, 1, "()"),
     # training
     "lr": _POSITIVE,
-    "critic_lr": _POSITIVE,
+    **dict.fromkeys(("critic_lr", "fine_lr"), _POSITIVE),
     "epochs": Range(0, 10**9),
     "trials": _COUNT,
     "budget": _POSITIVE,
@@ -119,6 +123,7 @@ class Search:
 # What tuning varies if nobody says otherwise, found as in RANGES: weights of losses and steps, not sizes.
 SEARCH: dict[str, Search | None] = {
     **dict.fromkeys(("lr", "critic_lr"), Search(3e-5, 1e-2)),
+    "fine_lr": Search(1e-6, 1e-3),
     "beta": Search(0.01, 2),
     "recvae.beta": None,  # without effect where gamma is given
     **dict.fromkeys(("beta_u", "beta_v"), Search(1e-3, 1)),
@@ -134,6 +139,7 @@ SEARCH: dict[str, Search | None] = {
     **dict.fromkeys(("damping", "shrink"), Search(0.1, 100)),
     **dict.fromkeys(("tau", "sigma"), Search(0.01, 1)),
     "dropout": Search(0, 0.9, log=False),
+    "ract.dropout": Search(0.1, 0.9, log=False),
 }
 
 _NUMBERS = tuple[int, ...]

@@ -7,7 +7,7 @@ import json
 import math
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any, Literal
@@ -133,7 +133,7 @@ class Trainer:
 
     Attributes:
         phases: the model's; ``step`` counts them from 0.
-        epoch, steps: epochs and updates done; ``updates_per_epoch``: of all phases together.
+        epoch, steps: epochs and updates done; ``updates_per_epoch``: of all phases together, in an epoch that has all.
 
     Raises:
         ConfigError: options out of range or that do not fit, or the device is not there.
@@ -171,7 +171,8 @@ class Trainer:
         self.phases = model.phases()
         self.losses = [_compiled(phase.loss) if compile else phase.loss for phase in self.phases]
         self.optimisers = [_optimiser(phase, self.device) for phase in self.phases]
-        self.updates_per_epoch = self._updates_per_epoch()
+        self._updates = self._updates_by_phase()
+        self.updates_per_epoch = sum(self._updates)
         self.epoch, self.steps = 0, 0
         self._batch_number = 0
         self._unchecked: list[tuple[int, int, str, Tensor]] = []
@@ -182,27 +183,49 @@ class Trainer:
     def _sweep(self, number: int) -> Sweep:
         return self.phases[number].sweep or RowSweep(self.split.train, share=distributed.place())
 
-    def _groups(self) -> list[list[int]]:
+    def _span(self, phase: Phase) -> tuple[int, int]:
+        """Return the number of epochs that are done when the phase begins, and when it ends."""
+        first, last = (math.ceil(round(share * max(1, self.epochs), 6)) for share in phase.span)
+        return first, last
+
+    def _groups(self, numbers: Iterable[int]) -> list[list[int]]:
         """Return the phases' numbers in order, neighbours with per="batch", which interleave, in one group."""
         groups: list[list[int]] = []
-        for number, phase in enumerate(self.phases):
-            if groups and phase.per == "batch" and self.phases[number - 1].per == "batch":
+        for number in numbers:
+            if groups and self.phases[number].per == self.phases[groups[-1][-1]].per == "batch":
                 groups[-1].append(number)
             else:
                 groups.append([number])
         return groups
 
-    def _updates_per_epoch(self) -> int:
-        updates = 0
-        for group in self._groups():
-            passes = sum(self.phases[number].passes for number in group)
-            updates += self._sweep(group[0]).count(self.batch_size) * passes
-        return updates
+    def _updates_by_phase(self) -> list[int]:
+        """Return how many updates each phase makes in an epoch of its span."""
+        groups = self._groups(range(len(self.phases)))
+        return [self._sweep(group[0]).count(self.batch_size) * self.phases[n].passes for group in groups for n in group]
+
+    def stage(self) -> tuple[int, int]:
+        """Return how many epochs were done when the stage of the last epoch began, and how many when it ends.
+
+        A stage are epochs with the same phases; see :class:`~vaecf_lib.models.Phase`. The last has no end: it is that
+        of the epochs that a run is given beyond its first number, too.
+        """
+        at = min(self.epoch, self.epochs)
+        borders = {0} | {border for phase in self.phases for border in self._span(phase)}
+        later = [border for border in borders if at <= border < self.epochs]
+        return max(border for border in borders if border < max(1, at)), min(later, default=sys.maxsize)
+
+    def hands_on_best(self) -> bool:
+        """Tell whether a stage has just ended whose best weights, not its last, are those that the next starts from."""
+        return self.stage()[1] == self.epoch and any(
+            phase.hands_on_best and self._span(phase)[1] == self.epoch for phase in self.phases
+        )
 
     @property
     def progress(self) -> float:
         """The share of all updates that is done, 0 to 1."""
-        return min(1.0, self.steps / max(1, self.epochs * self.updates_per_epoch))
+        spans = [self._span(phase) for phase in self.phases]
+        total = sum(n * (last - first) for n, (first, last) in zip(self._updates, spans, strict=True))
+        return min(1.0, self.steps / max(1, total))
 
     def updates(self) -> Iterator[tuple[int, Any]]:
         """Yield (phase number, batch) for each update of one epoch, in the order in which :meth:`step` is to make them.
@@ -214,7 +237,9 @@ class Trainer:
             TrainingError: a loss or the weights are not finite.
         """
         self.model.train()
-        for group in self._groups():
+        at = min(self.epoch, max(1, self.epochs) - 1)  # what is beyond belongs to the last stage
+        active = [n for n, phase in enumerate(self.phases) if self._span(phase)[0] <= at < self._span(phase)[1]]
+        for group in self._groups(active):
             first = self.phases[group[0]]
             alone = first.per == "epoch"
             for _ in range(first.passes if alone else 1):
@@ -493,7 +518,7 @@ def fit(
         run.settings = settings
         if out is not None:
             save_people(run, out)
-        run.stopped = _out_of_patience(run, patience) if trainer.epoch < goal else None
+        run.stopped = _out_of_patience(run, trainer, patience) if trainer.epoch < goal else None
         sitting = out is not None and (new or (trainer.epoch < goal and run.stopped is None))
         if sitting:
             limits = {"epochs": epochs, "stop_after": stop_after, "patience": patience, "extended": extended}
@@ -514,11 +539,13 @@ def fit(
             if split.valid is not None and (trainer.epoch % validate_every == 0 or last):
                 row[metric] = evaluate(model, split.valid, (metric,), batch_size)[metric].mean
             run.history.append(row)
-            if _is_best(run.history, metric, lower_is_better):
+            if _is_best(run.history[trainer.stage()[0] :], metric, lower_is_better):
                 run.best_epoch = trainer.epoch
                 best_state = None if folder is not None else _copy(model)
                 if folder is not None:
                     _save_best(run, out, settings)
+            if trainer.hands_on_best():
+                _load_weights(model, best_state if out is None else _load_best(out, settings, run.best_epoch), device)
             if folder is not None:
                 _save(trainer, run, out, settings)
             bar.update(trainer.epoch, row, metric)
@@ -526,7 +553,7 @@ def fit(
             if on_epoch is not None:
                 stop = distributed.by_first(lambda: _ask(on_epoch, run, device))
             if trainer.epoch < goal:
-                run.stopped = "on_epoch asked for it" if stop else _out_of_patience(run, patience)
+                run.stopped = "on_epoch asked for it" if stop else _out_of_patience(run, trainer, patience)
         if run.stopped is None and trainer.epoch < epochs:
             run.stopped = f"stop_after={stop_after} of {epochs} epochs"
         bar.close(trainer.epoch, run.stopped)
@@ -539,12 +566,17 @@ def fit(
             if sitting:
                 close_sitting(out, trainer.epoch, run.stopped)
             run.manifest = read_manifest(out) or None
-        if folder is not None or shard_items:
-            best_state = distributed.tensors_of_first(best_state or {}, device, sharding.split_names(model))
-        if best_state:
-            model.load_state_dict(best_state)
+        if folder is not None or shard_items or best_state:
+            _load_weights(model, best_state, device)
     model.eval()
     return run
+
+
+def _load_weights(model: Model, state: dict[str, Tensor] | None, device: torch.device) -> None:
+    """Take up the weights that the first process has, if there are any; of an output layer in parts, each its own."""
+    state = distributed.tensors_of_first(state or {}, device, sharding.split_names(model))
+    if state:
+        model.load_state_dict(state)
 
 
 def _own_generators(device: torch.device) -> AbstractContextManager:
@@ -558,10 +590,13 @@ def _ask(on_epoch: Callable[[Run], bool | None], run: Run, device: torch.device)
         return bool(on_epoch(run))
 
 
-def _out_of_patience(run: Run, patience: int | None) -> str | None:
-    """Return why to stop, if ``patience`` or more validations have brought no new best since the best epoch."""
+def _out_of_patience(run: Run, trainer: Trainer, patience: int | None) -> str | None:
+    """Return why to stop, if ``patience`` or more validations have brought no new best since the best epoch.
+
+    Before the last stage of a training there is no reason.
+    """
     since = sum(run.metric in row for row in run.history[run.best_epoch :])
-    if patience is None or since < patience:
+    if patience is None or since < patience or trainer.stage()[1] < trainer.epochs:
         return None
     return f"no better {run.metric} in {since} validation{'s' if since > 1 else ''} since epoch {run.best_epoch}"
 
@@ -657,13 +692,13 @@ def _resume(
                 f"{out} holds a run that is past epoch {goal}, at epoch {note['epoch']}: ask for that many or more, or "
                 "give another folder to train anew"
             )
-        extended = _extension(trainer.model, note, new["epochs"], extend, out)
+        extended = _extension(trainer, note, new["epochs"], extend, out)
     _load_best(out, old)
     state |= tensors
     return old, extended, note["history"], note["best_epoch"]
 
 
-def _extension(model: Model, note: dict, epochs: int, extend: bool, out: Path) -> str | None:
+def _extension(trainer: Trainer, note: dict, epochs: int, extend: bool, out: Path) -> str | None:
     """Return in words what a run becomes that is given another number of epochs; None if it has that number.
 
     Raises:
@@ -678,8 +713,10 @@ def _extension(model: Model, note: dict, epochs: int, extend: bool, out: Path) -
     out_of_turn = [epoch for epoch in validated if epoch % every and epoch < epochs]
     if old["schedule"] == "cosine":
         reason = "its step sizes fall along a cosine that ends with its last epoch"
-    elif model.anneals:
-        reason = f"{model.slug} anneals a weight of its loss over all epochs"
+    elif trainer.model.anneals:
+        reason = f"{trainer.model.slug} anneals a weight of its loss over all epochs"
+    elif any(phase.span != (0, 1) for phase in trainer.phases):
+        reason = f"{trainer.model.slug} is trained in stages that are shares of all epochs"
     elif out_of_turn:
         reason = f"epoch {out_of_turn[0]} was validated out of turn, for it was the last"
     else:

@@ -99,15 +99,15 @@ WITH_STEPS = [(slug, {}) for slug in SYSTEMS if "lr" in SYSTEMS[slug].options]
 def test_every_phase_has_the_step_size_asked_for(slug, options):
     """Not PyTorch's, nor another phase's: critics have one of their own."""
     known = SYSTEMS[slug].options
-    asked = {"lr": 0.0123} | ({"critic_lr": 0.0045} if "critic_lr" in known else {}) | options
+    others = {"critic_lr": 0.0045, "fine_lr": 0.0006}
+    asked = {"lr": 0.0123} | {name: size for name, size in others.items() if name in known} | options
     sizes = {name: 8 for name in {"latent_dim", "hidden"} & set(known)}
     model = build(slug, 6, **asked, **sizes)
     values = [1.0, 4.0, 5.0] if model.rates else None
     model.prepare(vc.data.Interactions.from_pairs([0, 1, 1], [0, 2, 5], values, shape=(3, 6)))
     phases = model.phases()
-    assert phases and {phase.name: phase.lr for phase in phases} == {
-        phase.name: 0.0045 if phase.name in ("T", "D") else 0.0123 for phase in phases
-    }
+    own = dict.fromkeys(("T", "D", "critic"), 0.0045) | {"fine": 0.0006}
+    assert phases and {p.name: p.lr for p in phases} == {p.name: own.get(p.name, 0.0123) for p in phases}
 
 
 @pytest.mark.parametrize("slug", [*LEARNS, "mult-vae", "mult-dae", "recvae"])

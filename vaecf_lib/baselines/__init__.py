@@ -8,12 +8,15 @@ from .chance import Random
 from .cnn_cf import CNNCF
 from .ease import EASE
 from .itemknn import ItemKNN
+from .lambdanet import LambdaNet
 from .macrid_vae import MacridVAE
 from .means import Means
 from .ncf import NCF
 from .oracle import PlantedOracle
 from .popularity import Popularity
+from .ract import RaCT
 from .slim import SLIM
+from .warp import WARP
 from .wmf import WMF
 from .wmf_linear import LinearWMF
 
@@ -23,15 +26,18 @@ __all__ = [
     "EASE",
     "NCF",
     "SLIM",
+    "WARP",
     "WMF",
     "AutoRecI",
     "AutoRecU",
     "BiasedMF",
     "ItemKNN",
+    "LambdaNet",
     "LinearWMF",
     "MacridVAE",
     "Means",
     "PlantedOracle",
     "Popularity",
+    "RaCT",
     "Random",
 ]

@@ -29,6 +29,11 @@ class Phase:
     ``after`` runs when its share of an epoch is done. ``parameters``: what torch.optim takes, groups included.
     ``optimiser`` is "adam" or "rmsprop". ``sweep``: what it runs over, if not the training users. ``by_user``: the loss
     is a mean over the users of its batch, so that several processes may compute it in parts.
+
+    ``span``: the shares of all epochs at which the phase begins and ends. Epochs with the same phases are a stage of
+    the training, and the epoch that is kept in the end is one of the last stage. ``hands_on_best``: the stage after
+    this phase starts from the weights of the epoch that was best on the validation part, if there is one, not of the
+    last.
     """
 
     name: str
@@ -41,6 +46,8 @@ class Phase:
     optimiser: str = "adam"
     sweep: Sweep | None = None
     by_user: bool = True
+    span: tuple[float, float] = (0.0, 1.0)
+    hands_on_best: bool = False
 
 
 def penalised(parameters: Iterable[nn.Parameter], penalty: float) -> list[dict[str, Any]]:
