@@ -363,7 +363,13 @@ STUDIES: dict[str, Study] = {
             "ract": Row("ract", epochs=200),  # as in its paper: actor 100, critic 50, both 50
             "lambdanet": Row("lambdanet", epochs=60),
         },
-        chosen={"ml-100k": {"lambdanet": Row("lambdanet", epochs=150), "warp": Row("warp", epochs=400)}},
+        chosen={
+            "ml-100k": {
+                "wmf-linear": Row("wmf-linear", epochs=200),
+                "warp": Row("warp", epochs=400),
+                "lambdanet": Row("lambdanet", epochs=150),
+            }
+        },
     ),
     "past-the-papers": Study(
         protocol="strong", data=_BOTH_MOVIELENS, rows=systems_there("hvamp", "vasp") | with_exact("hvamp", "vasp")
