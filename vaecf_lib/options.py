@@ -74,12 +74,15 @@ RANGES: dict[str, Range] = {
     "points": Range(2, 1000),
     # weights of the terms of a loss, and other numbers
     **dict.fromkeys(("alpha", "beta", "beta_u", "beta_v", "gamma", "penalty", "mmd", "l1", "damping"), _WEIGHT),
+    "critic_penalty": _WEIGHT,
     "recvae.alpha": _SHARE,
     "noise_std": _WEIGHT,
     "tau": _POSITIVE,
     "sigma": _POSITIVE,
     "anneal": _SHARE,
     "dropout": Range(0, 1, "[)"),
+    "mixing": Range(0, 1, "[)"),
+    **dict.fromkeys(("pm_share", "zr_share"), _SHARE),
     "initial_variance": Range(0, 1, "()"),
     # training
     "lr": _POSITIVE,
@@ -89,6 +92,8 @@ RANGES: dict[str, Range] = {
     "budget": _POSITIVE,
     **dict.fromkeys(("batch_size", "per_batch", "items_per_batch", "users_per_block", "items_per_block"), _COUNT),
     **dict.fromkeys(("validate_every", "patience"), _COUNT),
+    **dict.fromkeys(("d_passes", "g_passes"), Range(1, 1000)),
+    "pretrain": Range(0, 10_000),
     "stop_after": Range(0, 10**9),
     "seed": Range(0, 2**63 - 1),
     # splits
@@ -120,9 +125,12 @@ SEARCH: dict[str, Search | None] = {
     "penalty": Search(1e-6, 1),
     "mmd": Search(1, 1000),
     "l1": Search(1e-3, 10),
+    "critic_penalty": Search(1e-6, 1),
     "damping": Search(0.1, 100),
     **dict.fromkeys(("tau", "sigma"), Search(0.01, 1)),
     "dropout": Search(0, 0.9, log=False),
+    "mixing": Search(0, 0.9, log=False),
+    **dict.fromkeys(("pm_share", "zr_share"), Search(0.1, 0.9, log=False)),
 }
 
 _NUMBERS = tuple[int, ...]

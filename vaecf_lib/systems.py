@@ -110,6 +110,8 @@ for _model in (
     baselines.CNNCF,
     baselines.CDAE,
     baselines.MacridVAE,
+    baselines.IRGAN,
+    baselines.CFGAN,
     baselines.Popularity,
     baselines.Random,
     baselines.PlantedOracle,
