@@ -23,7 +23,7 @@ from vaecf_lib.systems import SYSTEMS
 from vaecf_lib.training import Trainer
 
 N_USERS, N_ITEMS = 9, 131
-NO_LAYER = {"autorec-u", "cdae", "dae-cf", "deepae", "hyvae", "macridvae", "vae", "vae-cf"}
+NO_LAYER = {"autorec-u", "cdae", "dae-cf", "deepae", "hyvae", "irgan", "macridvae", "vae", "vae-cf"}
 RUNS = {"mult-dae": {"dropout": 0.0}, "recvae": {}}
 METRICS = ("ndcg@100", "recall@20", "coverage@5")
 
