@@ -14,7 +14,6 @@ from ..models.base import Phase
 from ..models.users import UserModel
 from ..nn import full_precision
 
-
 # The generator's fit before the game.
 PRETRAIN_LR, PRETRAIN_USERS = 0.01, 100
 
@@ -54,15 +53,14 @@ def draw(probs: Tensor, batch: Batch, times: int = 1) -> tuple[Tensor, Tensor]:
     Returns:
         Whose they are, places in the batch, and the items; (times n,) each.
     """
-    # Weights that have run off must not stop the device: the loss of such a batch is nan, which training reports.
-    probs = probs.nan_to_num(nan=1.0)
+    n_items, rows = probs.shape[1], batch.rows.repeat(times)
     # In float32 the running sum would lose rare items; Apple's GPUs have nothing wider.
-    probs = probs if probs.device.type == "mps" else probs.double()
-    most = max(1, int(batch.counts.max()))
-    drawn = torch.multinomial(probs, times * most, replacement=True)
-    place = torch.arange(len(batch.rows), device=probs.device) - batch.offsets[batch.rows]
-    rows = batch.rows.repeat(times)
-    return rows, drawn[rows, torch.cat([place + most * t for t in range(times)])]
+    sums = probs.cumsum(1, dtype=torch.float32 if probs.device.type == "mps" else torch.float64)
+    # The users' distribution functions one above the other, each of height 1, so that one search is enough for all.
+    levels = sums / sums[:, -1:] + torch.arange(len(batch), device=rows.device)[:, None]
+    drawn = torch.searchsorted(levels.flatten(), rows + torch.rand(rows.shape, dtype=sums.dtype, device=rows.device),
+                               right=True) - n_items * rows  # fmt: skip
+    return rows, drawn.clamp(0, n_items - 1)  # beyond only if weights have run off, which the loss then says
 
 
 class IRGAN(UserModel):
@@ -108,8 +106,8 @@ class IRGAN(UserModel):
         pretrain: int = 100,
         d_passes: int = 2,
         g_passes: int = 1,
-        lr: float = 1e-3,
-        critic_lr: float = 1e-3,
+        lr: float = 3e-4,
+        critic_lr: float = 0.01,
         n_users: int | None = None,
     ):
         super().__init__(n_items, n_users)
