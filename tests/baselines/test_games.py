@@ -125,6 +125,16 @@ def test_importance_weights_make_any_mixture_unbiased():
             assert (p[row] / p_n[row] * f)[mine].mean() == pytest.approx((p[row] * f).sum().item(), abs=0.05)
 
 
+@pytest.mark.parametrize("level", [0.0, 0.999])
+def test_draws_never_have_what_has_no_chance(level, monkeypatch):
+    """At both ends of what may be drawn; another user's items are out of reach."""
+    monkeypatch.setattr(torch, "rand", lambda size, **kind: torch.full(size, level, **kind))
+    chances = torch.tensor([[0, 2, 0, 1, 0], [0, 0, 3, 0, 0]]).float()
+    rows, drawn = irgan.draw(chances, CLICKS.rows(torch.tensor([4, 5])), times=2)
+    assert len(rows) == 2 * X[[4, 5]].sum() and set(rows.tolist()) == {0, 1}
+    assert (drawn == torch.tensor([1 if level == 0 else 3, 2])[rows]).all()
+
+
 def test_every_user_weighs_alike_in_irgans_gradient():
     """A heavy user is drawn for more often, and each draw counts less; who has no clicks adds nothing."""
     model = made("irgan", mixing=0.0)
