@@ -135,6 +135,12 @@ def test_draws_never_have_what_has_no_chance(level, monkeypatch):
     assert (drawn == torch.tensor([1 if level == 0 else 3, 2])[rows]).all()
 
 
+def test_draws_from_weights_that_have_run_off_are_items():
+    """No index out of range, which on a GPU would end the process: the loss of what is drawn is nan, and says so."""
+    _, drawn = irgan.draw(torch.full((2, 5), torch.nan), CLICKS.rows(torch.tensor([4, 5])), times=2)
+    assert ((drawn >= 0) & (drawn < 5)).all()
+
+
 def test_every_user_weighs_alike_in_irgans_gradient():
     """A heavy user is drawn for more often, and each draw counts less; who has no clicks adds nothing."""
     model = made("irgan", mixing=0.0)
@@ -241,6 +247,16 @@ def test_cfgan_ranks_by_what_its_generator_makes_up(rows):
     y = np.array([generated(w, row) for row in table(rows).astype(float)])
     expected = (y.T if rows == "items" else y)[ORDER]
     assert np.allclose(model.scores(CLICKS.rows(torch.tensor(ORDER))).detach(), expected, atol=1e-5)
+
+
+@pytest.mark.parametrize("epochs", [0, 1])
+def test_cfgans_codes_are_those_of_its_weights(weak, epochs):
+    """What scores was encoded after the last update, not before it; without any, at the start."""
+    model = build("cfgan", weak.n_items, hidden=8, critic_hidden=4, items_per_batch=250)
+    vc.fit(model, weak, epochs=epochs, device="cpu", progress=False)
+    kept = model.codes.clone()
+    model.encode_items()
+    assert torch.equal(model.codes, kept) and kept.std() > 0
 
 
 def test_cfgan_by_items_knows_users_and_by_users_reads_histories(planted):
