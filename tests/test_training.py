@@ -820,7 +820,7 @@ def test_more_epochs_end_with_the_weights_of_an_unbroken_run(tiny_splits, tmp_pa
     unbroken, split = tiny(slug, tiny_splits, anneal=0.0)
     whole = vc.fit(unbroken, split, epochs=3, **options)
     model, _ = tiny(slug, tiny_splits, anneal=0.0)
-    staged = any(phase.span != (0, 1) for phase in model.phases())
+    staged = any(phase.span != (0, 1) for phase in unbroken.phases())
     for epochs in (1, 3):
         limit = {"epochs": 3, "stop_after": epochs} if staged else {"epochs": epochs}
         run = vc.fit(model, split, out=tmp_path / "exact", **limit, **options)
