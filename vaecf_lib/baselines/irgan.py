@@ -76,7 +76,9 @@ class IRGAN(UserModel):
     An epoch is a round of the game. The public code plays 15 of them, with 100 passes of D and 50 of G, and keeps the
     best by the test part; here it is the best epoch on the validation part. Its updates are plain gradient steps, one
     user after the other for G and 16 clicks and draws for D, which is given new draws every fifth pass; here they are
-    Adam's, of a batch of users, and all draws are new. Ratings are not read.
+    Adam's, of a batch of users, all draws are new, and a round has 2 passes and 1 by default. On ML-100K's validation
+    part the game lowered the NDCG of the G it began with at the public code's tau of 0.2 (one run), and raised it a
+    little at tau 1 with penalty 0.01 (one run). Ratings are not read.
 
     Args:
         n_items: number of items.
