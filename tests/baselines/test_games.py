@@ -65,7 +65,7 @@ def test_irgan_ranks_by_its_generator():
 
 
 def test_irgans_discriminator_learns_from_clicks_and_draws():
-    """Eq. 2, of each click and one item drawn for it, with half the squared weights that judge them; users' mean."""
+    """The logistic loss of each click and one item drawn for it, with half the squared weights that judge them; users' mean."""
     model = made("irgan", tau=0.5, penalty=0.3)
     w, batch = numbers(model), CLICKS.rows(torch.tensor(ORDER))
     found = loss_of(model.critic_loss, batch)

@@ -195,7 +195,7 @@ def toy():
     pairs = [(u, i) for u in range(60) for i in rng.choice(12, size=7, replace=False)]
     frame = pd.DataFrame(pairs, columns=["user", "item"]).assign(rating=rng.integers(1, 6, size=len(pairs)))
     log = vc.RatingLog.from_frame(frame)
-    strong, weak = vc.split_strong(log, n_heldout=8, threshold=None), vc.split_weak(log, valid=0.1)
+    strong, weak = vc.split_strong(log, n_heldout=8, threshold=None), vc.split_weak(log, valid=0.3)
     return {True: vc.split_ratings(log), False: strong, "users": weak}
 
 

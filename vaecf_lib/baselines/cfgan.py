@@ -80,9 +80,9 @@ class CFGAN(UserModel):
     G may answer 1 everywhere: ``zr`` draws a random share of what was not clicked to zero (zero-reconstruction), by
     alpha times its squares; ``zp`` is both. Shares are drawn anew in each update, each entry by itself.
 
-    G minimises -log sigma(D), as in the public code, not log(1 - sigma(D)), as printed (Sec. 4). The public code stops
-    after a number of epochs that was chosen on the test part, where it is measured after each; here the best epoch on
-    the validation part is kept. There both players have batches of their own size, here of one. Defaults are the
+    G minimises -log sigma(D), as in the public code, not log(1 - sigma(D)), the minimax form. The public code tries
+    several numbers of epochs, and measures on the test part after each; here the best epoch on the validation part is
+    kept. There both players have batches of their own size, here of one. Defaults are the
     public code's for ML-100K; for ML-1M it has hidden 300, critic_hidden 250, pm_share and zr_share 0.9, critic_lr
     5e-5, critic_penalty 2.5e-5, one pass of each player, batches of 256 (G) and 512 (D), and about 1,500 epochs.
     Ratings are not read.
