@@ -13,12 +13,12 @@ from systems import list_table
 from vaecf_lib.lab import ledger, verdicts
 
 RESULTS = Path(__file__).resolve().parents[2] / "book" / "results"
-HEADER = ["where", "numbers", "verdict", "why", "how it was checked"]
+HEADER = ["where", "verdict", "how it was checked"]
 
 
 def plain(text: str) -> str:
-    """Return RST that shows the text as it stands."""
-    return re.sub(r"([*|`_\\<>])", r"\\\1", text)
+    """Return RST that shows the text as it stands; an @ would make recall@20 an address."""
+    return re.sub(r"([*|`_\\<>@])", r"\\\1", text)
 
 
 def place(erratum: dict) -> str:
@@ -30,18 +30,20 @@ def place(erratum: dict) -> str:
 def rows(paper: str) -> list[list[str]]:
     """Return the cells of each erratum of a paper's numbers."""
     printed = ledger.reported(RESULTS)
-    found = [e for e in verdicts.noted(RESULTS)["errata"] if e["where"]["paper"] == [paper]]
-    return [
-        [plain(place(e)), str(verdicts.about(printed, e).sum()), e["verdict"], plain(e["reason"]), plain(e["checked"])]
-        for e in found
-    ]
+    cells = []
+    for erratum in verdicts.noted(RESULTS)["errata"]:
+        if erratum["where"]["paper"] == [paper]:
+            count = verdicts.about(printed, erratum).sum()
+            where = f"{place(erratum)} ({count} number{'s' if count > 1 else ''})"
+            cells.append([where, f"{erratum['verdict']}: {erratum['reason']}", erratum["checked"]])
+    return [[plain(cell) for cell in row] for row in cells]
 
 
 class Errata(SphinxDirective):
     required_arguments = 1
 
     def run(self):
-        return self.parse_text_to_nodes(list_table(HEADER, "22 9 13 24 32", rows(self.arguments[0])))
+        return self.parse_text_to_nodes(list_table(HEADER, "26 32 42", rows(self.arguments[0])))
 
 
 def setup(app: Sphinx):

@@ -12,7 +12,7 @@ from sphinx.util.docutils import SphinxDirective
 from vaecf_lib.systems import SYSTEMS
 
 WIDTH, INDENT, LINE, GAP = 340, 20, 17, 9  # of a drawing, a generation, a line of text, the space between two systems
-LETTER = 6.4  # the mean width of one
+LETTER = 7.0  # the mean width of one
 
 
 def families() -> list[list[tuple[int, str]]]:
@@ -41,10 +41,11 @@ def drawing(family: list[tuple[int, str]]) -> str:
     y, marks, at = 0, [], {}
     for generation, slug in family:
         x, middle = 8 + generation * INDENT, y + LINE / 2
-        at[slug] = x, middle
+        at[slug] = x, middle + 6  # where the next line down from it begins
         if generation:
             left, top = at[SYSTEMS[slug].descent[0]]
-            marks.append(f'<path d="M{left} {top + 6}V{middle}H{x - 6}"/>')
+            marks.append(f'<path d="M{left} {top}V{middle}H{x - 6}"/>')
+            at[SYSTEMS[slug].descent[0]] = left, middle
         marks.append(f'<circle cx="{x}" cy="{middle}" r="4"/>')
         marks.append(f'<text class="name" x="{x + 12}" y="{y + 13}">{escape(slug)}</text>')
         y += LINE
