@@ -27,6 +27,16 @@ class System:
         del options["n_items"]
         return {name: replace(o, default=self.settings.get(name, o.default)) for name, o in options.items()}
 
+    @property
+    def descent(self) -> tuple[str, str]:
+        """The slug of the system that it descends from, "" if from none of these, and what it changes in that one.
+
+        A model under another name than its own descends from the system of that name; its settings are what it changes.
+        """
+        if self.slug != self.model.slug:
+            return self.model.slug, ", ".join(f"{name}={value}" for name, value in self.settings.items())
+        return self.model.descends, self.model.changes
+
     def _declared(self) -> dict[str, Option]:
         return declared(self.model.__init__, self.model.slug, self.model.__doc__)
 

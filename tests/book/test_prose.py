@@ -1,13 +1,19 @@
 """The chapters' form: parts, short cells, alt text, named tests that exist, solutions that check themselves."""
 
+import json
 import re
 
+import errata
+import lineage
 import nbformat
 import pytest
 import yaml
 from conftest import CHAPTERS, ROOT, tool
 from setup_cell import setup_cell
 
+from vaecf_lib.systems import SYSTEMS
+
+APPENDICES = ("derivations", "errata", "notation", "systems")
 TEXTS = {name: (ROOT / "book" / f"{name}.md").read_text(encoding="utf-8") for name in CHAPTERS}
 
 
@@ -102,8 +108,87 @@ def test_the_address_of_the_repository_stands_once():
     assert address or "github.com/vaecf/" not in (ROOT / "_config.yml").read_text(encoding="utf-8")
 
 
+def appendix(name):
+    return (ROOT / "book" / f"{name}.md").read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize("name", APPENDICES)
+def test_appendices_name_tests_that_exist(name):
+    for path, test in re.findall(r"`(tests/[\w/]+\.py)::(\w+)`", appendix(name)):
+        assert f"def {test}(" in (ROOT / path).read_text(encoding="utf-8"), f"{path}::{test}"
+    assert not [line for line in appendix(name).splitlines() if line.startswith("%")]
+
+
+def test_every_derivation_names_its_chapter_and_a_test():
+    for section in appendix("derivations").split("\n## ")[1:]:
+        title = section.splitlines()[0]
+        assert re.search(r"\*Used in chapters? \d", section), title
+        assert "hecked" in section and "`tests/" in section, title
+
+
+def test_every_erratum_of_an_equation_has_its_section():
+    """Each entry says where it stands, and all but those that are plain to read how they were checked."""
+    for entry in re.findall(r"^- (.*?)(?=^- |^## |\Z)", appendix("errata"), re.S | re.M):
+        assert re.search(r"Sec\.|Eq\.|Algorithm|Letters", entry), entry
+
+
+def test_the_errata_page_has_every_paper_of_the_verdicts():
+    """A paper without its directive would be left out without a word."""
+    noted = json.loads((ROOT / "book" / "results" / "verdicts.json").read_text(encoding="utf-8"))["errata"]
+    shown = re.findall(r"^\.\. errata:: (\w+)$", appendix("errata"), re.M)
+    assert sorted(shown) == sorted({paper for erratum in noted for paper in erratum["where"]["paper"]})
+    assert sum(len(errata.rows(paper)) for paper in shown) == len(noted)
+
+
+def test_an_erratum_is_shown_as_it_stands_in_the_verdicts():
+    """Stars, bars, underscores and at signs of the file mean themselves, and nothing to RST."""
+    assert errata.plain("|a_b| * `c` <d> e@5") == r"\|a\_b\| \* \`c\` \<d\> e\@5"
+
+
+def test_notation_agrees_with_chapters_and_code():
+    """Each symbol stands in the formulas of the chapters that its row names, and its name in the library."""
+    code = "\n".join(path.read_text(encoding="utf-8") for path in (ROOT / "vaecf_lib").rglob("*.py"))
+    formulas = {}
+    for name, text in TEXTS.items():
+        prose = re.sub(r"```\{code-cell\}.*?\n```\n", "", text, flags=re.S)
+        formulas[int(name[:2])] = re.findall(r"\$\$.*?\$\$|\$[^$]+\$", prose, re.S)
+    rows = [line.strip("|").split("|") for line in appendix("notation").splitlines() if line.startswith("| $")]
+    assert len(rows) > 40
+    seen = []
+    for symbols, _, _, names, chapters in rows:
+        for symbol in re.findall(r"\$([^$]+)\$", symbols):
+            seen.append(symbol)
+            # A letter alone, or followed by an index or a power: not the end of a longer name.
+            whole = re.compile(rf"(?<![\\a-zA-Z]){re.escape(symbol)}(?![a-zA-Z])")
+            for chapter in re.findall(r"\d+", chapters):
+                assert any(map(whole.search, formulas[int(chapter)])), f"{symbol} is not in chapter {chapter}"
+        for name in re.findall(r"`([^`]+)`", names):
+            assert re.search(rf"\b{name}\b", code), f"{name} is not in vaecf_lib"
+    assert len(seen) == len(set(seen))
+
+
+def test_the_lineage_has_every_system_once():
+    """Each system stands under the one that it descends from, with what it changes, and in words for the blind."""
+    families = lineage.families()
+    assert sorted(slug for family in families for _, slug in family) == sorted(SYSTEMS)
+    for family in families:
+        drawing, said = lineage.drawing(family), lineage.described(family)
+        for _, slug in family:
+            assert drawing.count(f">{slug}</text>") == 1 and slug in said and lineage.words(slug)
+        for (generation, slug), (above, _) in zip(family[1:], family, strict=False):
+            assert 1 <= generation <= above + 1
+            assert (generation - 1, SYSTEMS[slug].descent[0]) in family
+
+
+def test_the_api_page_has_a_table_of_options_for_every_class():
+    """A system of other settings has the options of its class, whose table shows them."""
+    tables = re.findall(r"^\.\. options:: (\S+)$", appendix("api"), re.M)
+    wanted = {system.model.slug for system in SYSTEMS.values() if system.options}
+    assert set(tables) == wanted and len(tables) == len(wanted)
+
+
 def test_citations_exist():
     keys = set(re.findall(r"@\w+\{(\w+),", (ROOT / "book" / "references.bib").read_text(encoding="utf-8")))
-    for text in TEXTS.values():
+    for text in [*TEXTS.values(), *map(appendix, APPENDICES)]:
         for cited in re.findall(r"\{cite:p\}`([^`]+)`", text):
             assert set(cited.split(",")) <= keys

@@ -99,6 +99,20 @@ def test_the_api_page_has_every_system_and_its_options(site):
         assert {slug, *system.options} <= cells, slug
 
 
+def test_the_lineage_page_has_every_system_and_says_it_in_words(site):
+    page = (site / "book" / "systems.html").read_text(encoding="utf-8")
+    drawings = re.findall(r'<svg [^>]*role="img" aria-label="([^"]+)">(.*?)</svg>', page, re.S)
+    drawn = [name for _, drawing in drawings for name in re.findall(r'class="name"[^>]*>([^<]+)<', drawing)]
+    assert sorted(drawn) == sorted(SYSTEMS)
+    assert all(name in words for words, drawing in drawings for name in re.findall(r'"name"[^>]*>([^<]+)<', drawing))
+
+
+def test_the_errata_page_has_the_numbers_of_the_verdicts(site):
+    page = (site / "book" / "errata.html").read_text(encoding="utf-8")
+    text = html.unescape(re.sub(r"<[^>]+>", "", page))
+    assert "mrr@5, mrr@20 (2 numbers)" in text and "recall@50 (220 numbers)" in text
+
+
 def test_site_is_small_enough_to_carry(site):
     size = sum(path.stat().st_size for path in site.rglob("*") if path.is_file())
     assert size < 60e6

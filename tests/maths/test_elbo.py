@@ -46,3 +46,20 @@ def test_gap_is_the_divergence_to_the_posterior():
             elbo, gap, log_evidence = elbo_and_gap(seed, mu, sigma)
             assert gap >= 0
             assert abs(log_evidence - elbo - gap) < 1e-5
+
+
+def test_the_objective_in_terms_of_information():
+    """Eq. 11 of Zamani et al. with the entropy of the data that it lacks, and H - D <= I <= R: users, tastes in a table."""
+    rng = np.random.default_rng(0)
+    for beta in (0.0, 0.3, 1.0, 2.0):
+        data, prior = rng.dirichlet(np.ones(4)), rng.dirichlet(np.ones(3))
+        q, decoder = rng.dirichlet(np.ones(3), 4), rng.dirichlet(np.ones(4), 3).T  # of z given x; of x given z: (4, 3)
+        joint = data[:, None] * q
+        of_z = joint.sum(0)
+        entropy, distortion = -(data * np.log(data)).sum(), -(joint * np.log(decoder)).sum()
+        rate, information = (joint * np.log(q / prior)).sum(), (joint * np.log(q / of_z)).sum()
+        mismatch = (of_z * np.log(of_z / prior)).sum()
+        missed = (joint * np.log(joint / of_z / decoder)).sum()
+        assert abs(distortion + beta * rate - ((beta - 1) * information + beta * mismatch + missed + entropy)) < 1e-12
+        assert entropy - distortion < information < rate
+        assert mismatch > 0 and missed > 0

@@ -26,6 +26,8 @@ class AutoRecI(TransductiveModel):
 
     slug = "autorec-i"
     about = "AutoRec on item vectors (Sedhain et al. 2015)"
+    descends = "autorec-u"
+    changes = "columns of ratings for rows"
     needs = "either"
     by_item: Interactions | None = None
     codes: Tensor

@@ -24,6 +24,8 @@ class BiasedMF(PairModel):
 
     slug = "biased-mf"
     about = "biased matrix factorisation"
+    descends = "means"
+    changes = "factors beside the means"
     needs = "either"
 
     def __init__(

@@ -25,6 +25,8 @@ class CDAE(TransductiveModel):
 
     slug = "cdae"
     about = "denoising autoencoder with a node per user, squared error (Wu et al. 2016)"
+    descends = "autorec-u"
+    changes = "noise in the input, a node per user"
 
     def __init__(
         self,

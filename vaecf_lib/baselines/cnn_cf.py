@@ -35,6 +35,8 @@ class CNNCF(PairModel):
 
     slug = "cnn-cf"
     about = "convolutions over the outer product of embeddings, squared error (He et al. 2018)"
+    descends = "ncf"
+    changes = "convolutions over the outer product"
 
     def __init__(
         self,

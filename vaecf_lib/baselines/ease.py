@@ -25,6 +25,8 @@ class EASE(ItemItemModel):
 
     slug = "ease"
     about = "linear autoencoder without a diagonal, in closed form (Steck 2019)"
+    descends = "slim"
+    changes = "weights of any sign, in closed form"
     tables = ("B",)
     B: Tensor
 

@@ -33,6 +33,7 @@ class LambdaNet(Model):
 
     slug = "lambdanet"
     about = "Mult-VAE's network with the gradients of LambdaRank (Burges et al. 2006, Lobel et al. 2020)"
+    descends = "mult-vae"
     changes = "the loss: pairs of items"
 
     def __init__(

@@ -38,6 +38,8 @@ class MacridVAE(LikelihoodModel):
 
     slug = "macridvae"
     about = "disentangled VAE, one code per concept, squared error (Ma et al. 2019)"
+    descends = "mult-vae"
+    changes = "a code per concept"
 
     def __init__(
         self,

@@ -24,6 +24,8 @@ class NCF(PairModel):
 
     slug = "ncf"
     about = "neural collaborative filtering, squared error (He et al. 2017)"
+    descends = "biased-mf"
+    changes = "a network for the inner product"
 
     def __init__(
         self,

@@ -79,6 +79,7 @@ class RaCT(LikelihoodModel):
 
     slug = "ract"
     about = "Mult-VAE, fine-tuned by a critic that learns the NDCG (Lobel et al. 2020)"
+    descends = "mult-vae"
     changes = "a critic of the ranking"
 
     def __init__(

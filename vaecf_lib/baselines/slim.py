@@ -78,6 +78,8 @@ class SLIM(SparseItemItemModel):
 
     slug = "slim"
     about = "sparse non-negative weights between items by elastic nets (Ning and Karypis 2011)"
+    descends = "itemknn"
+    changes = "the weights: learned, few, not negative"
 
     def __init__(
         self,

@@ -39,6 +39,8 @@ class WARP(Model):
 
     slug = "warp"
     about = "linear autoencoder with the listwise WARP loss (Weston et al. 2011, Lobel et al. 2020)"
+    descends = "wmf-linear"
+    changes = "the loss: pairs of items"
 
     def __init__(
         self,

@@ -27,6 +27,8 @@ class LinearWMF(Model):
 
     slug = "wmf-linear"
     about = "weighted squared error in a linear autoencoder, the WMF of RaCT's paper (Lobel et al. 2020)"
+    descends = "wmf"
+    changes = "factors from an encoder"
     reads_values = False
 
     def __init__(

@@ -32,6 +32,8 @@ class AWAE(LikelihoodModel):
 
     slug = "awae"
     about = "Wasserstein autoencoder with L1 on the codes (Zhong and Zhang 2018)"
+    descends = "mult-vae"
+    changes = "a distance of samples for the KL term"
 
     def __init__(
         self,

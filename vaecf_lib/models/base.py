@@ -106,7 +106,8 @@ class Model(nn.Module):
 
     slug: ClassVar[str]
     about: ClassVar[str]
-    changes: ClassVar[str] = ""  # what it changes in Mult-VAE, in a few words: the lineage map's
+    descends: ClassVar[str] = ""  # the slug of the system that it sets out from; "": from none of these
+    changes: ClassVar[str] = ""  # what it changes in that one, in a few words: the lineage map's
     rates: ClassVar[bool] = False  # are the scores ratings, on the scale of the data?
     # What it needs to score someone: their "history"; a "user" it was trained on, by their row; or "either" of the two,
     # where the users of a batch who are no users of the training data have the number -1.

@@ -49,6 +49,7 @@ class HyVAE(LikelihoodModel):
 
     slug = "hyvae"
     about = "VAE and deep autoencoder fused, for ratings (Liu et al.)"
+    descends = "mult-vae"
     changes = "ratings; a second branch"
 
     def __init__(

@@ -127,6 +127,8 @@ class MultDAE(LikelihoodModel):
 
     slug = "mult-dae"
     about = "multinomial denoising autoencoder with a weight penalty (Liang et al. 2018)"
+    descends = "mult-vae"
+    changes = "a point for the cloud"
 
     def __init__(
         self,

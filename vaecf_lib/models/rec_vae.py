@@ -56,6 +56,7 @@ class RecVAE(LikelihoodModel):
 
     slug = "recvae"
     about = "deep encoder, composite prior, KL weight per user, alternating training (Shenbin et al. 2020)"
+    descends = "mult-vae"
     changes = "the prior, β per user"
 
     def __init__(

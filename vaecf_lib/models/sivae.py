@@ -41,6 +41,7 @@ class SIVAE(LikelihoodModel):
 
     slug = "sivae"
     about = "semi-implicit posterior, K + 1-sample surrogate bound (Zamani et al. 2022)"
+    descends = "mult-vae"
     changes = "the posterior's shape"
     scoring_noise: Tensor
 

@@ -47,6 +47,7 @@ class StudyVAE(MultVAE):
 
     slug = "study-vae"
     about = "Mult-VAE with any likelihood, posterior and prior (Zamani et al. 2022)"
+    descends = "mult-vae"
     changes = "the likelihood"
 
     def __init__(

@@ -177,6 +177,7 @@ class VAEBMF(TransductiveModel):
 
     slug = "vae-bmf"
     about = "two-sided VAE for matrix factorisation with cross feedback (Jin et al.)"
+    descends = "mult-vae"
     changes = "ratings; items too"
     needs = "either"
     by_user: Interactions | None = None  # what is left of the ratings beyond the offset

@@ -99,6 +99,7 @@ class VAEGAN(LikelihoodModel):
 
     slug = "vaegan-avb-d-c"
     about = "VAEGAN: discriminator and contractive penalty (Yu et al. 2019)"
+    descends = "mult-vae"
     changes = "an implicit posterior"
     scoring_noise: Tensor
 
