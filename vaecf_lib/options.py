@@ -68,6 +68,7 @@ RANGES: dict[str, Range] = {
     **dict.fromkeys(("widths", "pseudo_inputs", "concepts"), _WIDTH),
     **dict.fromkeys(("layers", "data_layers"), _LAYERS),
     "sivae.layers": Range(1, 100),
+    "hvamp.layers": Range(2, 100),
     "depth": Range(3, 99),
     "n_mixing": Range(0, 100_000),
     "n_sampled": _COUNT,

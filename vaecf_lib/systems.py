@@ -102,6 +102,7 @@ for _model in (
     models.AWAE,
     models.HyVAE,
     models.VAEBMF,
+    models.HVamp,
     baselines.Means,
     baselines.BiasedMF,
     baselines.AutoRecI,

@@ -20,7 +20,7 @@ from .likelihoods import (
     observed_squared_error,
     rating_log_prob,
 )
-from .priors import composite_prior_log_prob
+from .priors import composite_prior_log_prob, vamp_prior_log_prob
 from .schedules import linear_annealing
 
 __all__ = [
@@ -43,4 +43,5 @@ __all__ = [
     "rating_log_prob",
     "sample_gaussian",
     "standard_normal_log_prob",
+    "vamp_prior_log_prob",
 ]

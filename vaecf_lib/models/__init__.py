@@ -1,7 +1,8 @@
-"""The systems of the five papers, one file each."""
+"""The systems of the five papers, and two that came after, one file each."""
 
 from .awae import AWAE
 from .base import Model, Phase
+from .hvamp import HVamp
 from .hy_vae import HyVAE
 from .mult_vae import MultDAE, MultVAE
 from .rec_vae import RecVAE
@@ -15,6 +16,7 @@ __all__ = [
     "SIVAE",
     "VAEBMF",
     "VAEGAN",
+    "HVamp",
     "HyVAE",
     "Model",
     "MultDAE",
