@@ -103,6 +103,7 @@ for _model in (
     models.HyVAE,
     models.VAEBMF,
     models.HVamp,
+    models.VASP,
     baselines.Means,
     baselines.BiasedMF,
     baselines.AutoRecI,

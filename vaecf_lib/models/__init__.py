@@ -10,12 +10,14 @@ from .sivae import SIVAE
 from .study import StudyVAE
 from .vae_bmf import VAEBMF
 from .vaegan import VAEGAN
+from .vasp import VASP
 
 __all__ = [
     "AWAE",
     "SIVAE",
     "VAEBMF",
     "VAEGAN",
+    "VASP",
     "HVamp",
     "HyVAE",
     "Model",
