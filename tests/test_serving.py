@@ -18,7 +18,7 @@ FORMS = [(slug, {}) for slug in SYSTEMS if slug != "random"] + [("random", {}), 
 FORMS += [(slug, {"likelihood": "gaussian"}) for slug in ("mult-vae", "mult-dae", "recvae")]
 NAMES = [" ".join([slug, *map(str, options.values())]) for slug, options in FORMS]
 SAME_FOR_ALL = {"popularity"}
-TRANSDUCTIVE = {"ncf", "cnn-cf", "cdae", "random"}
+TRANSDUCTIVE = {"ncf", "cnn-cf", "cdae", "irgan", "cfgan", "random"}
 WITHOUT_ITEMS = {"means", "popularity", "random", "planted-oracle"}  # they learn nothing of single items
 
 
@@ -30,14 +30,15 @@ def log(planted):
 @pytest.fixture(scope="module")
 def fitted(log, tmp_path_factory):
     """Train a system for an epoch on what suits it, once; return the run, its split and its folder."""
-    splits = {"strong": vc.split_strong(log), "ratings": vc.split_ratings(log)}
+    splits = {"strong": vc.split_strong(log), "weak": vc.split_weak(log), "ratings": vc.split_ratings(log)}
     kept = {}
 
     def run(slug, options):
         key = (slug, *options)
         if key not in kept:
             small = {k: v for k, v in SMALL.items() if k in SYSTEMS[slug].options}
-            split = splits["ratings" if build(slug, 10, **options).rates else "strong"]
+            protocol = "weak" if slug in {"irgan", "cfgan"} else "strong"
+            split = splits["ratings" if build(slug, 10, **options).rates else protocol]
             model = build(slug, split.n_items, **small, **options)
             folder = tmp_path_factory.mktemp(slug) / "run"
             kept[key] = vc.fit(model, split, epochs=1, device="cpu", progress=False, out=folder), split, folder

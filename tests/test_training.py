@@ -16,6 +16,7 @@ from datetime import datetime
 import numpy as np
 import pytest
 import torch
+from tiny import splits_of_some, tiny
 
 import vaecf_lib as vc
 from vaecf_lib import environment, training
@@ -803,21 +804,10 @@ def test_an_early_end_is_printed(rated, capsys):
 
 # --- more epochs for a run that is there ------------------------------------------------------------------------------
 
-TINY = {"latent_dim": 4, "hidden": 6, "code": 6, "critic_hidden": 4, "noise_dim": 4, "points": 3, "channels": 2}
-
 
 @pytest.fixture(scope="module")
-def tiny_splits(planted):
-    log = planted.select((planted.user < 300) & (planted.item < 100))
-    return {"clicks": vc.split_strong(log, n_heldout=20), "ratings": vc.split_ratings(log)}
-
-
-def tiny(slug, splits, **options):
-    """Return a small system and the split that it can be trained on."""
-    known = build(slug, 1).config
-    options = {n: v for n, v in (TINY | options).items() if n in known and (n not in TINY or isinstance(known[n], int))}
-    split = splits["ratings" if build(slug, 1).rates else "clicks"]
-    return build(slug, split.n_items, **options), split
+def tiny_splits():
+    return splits_of_some(300)
 
 
 @pytest.mark.parametrize("slug", SYSTEMS)
@@ -830,7 +820,7 @@ def test_more_epochs_end_with_the_weights_of_an_unbroken_run(tiny_splits, tmp_pa
     unbroken, split = tiny(slug, tiny_splits, anneal=0.0)
     whole = vc.fit(unbroken, split, epochs=3, **options)
     model, _ = tiny(slug, tiny_splits, anneal=0.0)
-    staged = any(phase.span != (0, 1) for phase in model.phases())
+    staged = any(phase.span != (0, 1) for phase in unbroken.phases())
     for epochs in (1, 3):
         limit = {"epochs": 3, "stop_after": epochs} if staged else {"epochs": epochs}
         run = vc.fit(model, split, out=tmp_path / "exact", **limit, **options)

@@ -64,7 +64,9 @@ def epoch_without_waiting(slug, split, monkeypatch, **options):
     monkeypatch.setattr(environment, "waits_for", lambda device: True)
     torch.manual_seed(0)
     known = vc.systems.SYSTEMS[slug].options
-    small = {name: size for name, size in {"latent_dim": 4, "hidden": 8}.items() if name in known}
+    small = {
+        name: size for name, size in {"latent_dim": 4, "hidden": 8, "items_per_batch": 250}.items() if name in known
+    }
     model = vc.build(slug, split.n_items, **needed(slug, split.train.n_users), **small, **options)
     trainer = vc.Trainer(model, split, epochs=2, device="cpu")
     trainer.run_epoch()  # what is noted once, as the numbers of clicks, may be asked for

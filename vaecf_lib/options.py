@@ -83,6 +83,7 @@ RANGES: dict[str, Range] = {
     "implicit_slim": _COUNT,
     **dict.fromkeys(("slim_penalty", "slim_alpha"), _POSITIVE),
     "slim_threshold": Range(0, 10**9),
+    "critic_penalty": _WEIGHT,
     "ease.penalty": _POSITIVE,
     "wmf.penalty": _POSITIVE,
     **dict.fromkeys(("noise_std", "margin"), _WEIGHT),
@@ -92,6 +93,8 @@ RANGES: dict[str, Range] = {
     "dropout": Range(0, 1, "[)"),
     "ract.dropout": Range(0, 1, "()"),  # what is hidden is what its lists are judged by
     **dict.fromkeys(("actor_share", "critic_share"), Range(0, 1, "[)")),
+    "mixing": Range(0, 1, "[)"),
+    **dict.fromkeys(("pm_share", "zr_share"), _SHARE),
     "initial_variance": Range(0, 1, "()"),
     # training
     "lr": _POSITIVE,
@@ -104,6 +107,8 @@ RANGES: dict[str, Range] = {
     "sweeps": _COUNT,
     "tol": Range(0, 1, "()"),
     "memory_gb": _POSITIVE,
+    **dict.fromkeys(("d_passes", "g_passes"), Range(1, 1000)),
+    "pretrain": Range(0, 10_000),
     "stop_after": Range(0, 10**9),
     "seed": Range(0, 2**63 - 1),
     # splits
@@ -145,6 +150,9 @@ SEARCH: dict[str, Search | None] = {
     **dict.fromkeys(("tau", "sigma"), Search(0.01, 1)),
     "dropout": Search(0, 0.9, log=False),
     "ract.dropout": Search(0.1, 0.9, log=False),
+    "critic_penalty": Search(1e-6, 1),
+    "mixing": Search(0, 0.9, log=False),
+    **dict.fromkeys(("pm_share", "zr_share"), Search(0.1, 0.9, log=False)),
 }
 
 _NUMBERS = tuple[int, ...]

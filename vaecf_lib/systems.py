@@ -120,6 +120,8 @@ for _model in (
     baselines.WARP,
     baselines.LambdaNet,
     baselines.RaCT,
+    baselines.IRGAN,
+    baselines.CFGAN,
     baselines.Popularity,
     baselines.Random,
     baselines.PlantedOracle,

@@ -4,9 +4,11 @@ from .autorec_i import AutoRecI
 from .autorec_u import AutoRecU
 from .biased_mf import BiasedMF
 from .cdae import CDAE
+from .cfgan import CFGAN
 from .chance import Random
 from .cnn_cf import CNNCF
 from .ease import EASE
+from .irgan import IRGAN
 from .itemknn import ItemKNN
 from .lambdanet import LambdaNet
 from .macrid_vae import MacridVAE
@@ -22,8 +24,10 @@ from .wmf_linear import LinearWMF
 
 __all__ = [
     "CDAE",
+    "CFGAN",
     "CNNCF",
     "EASE",
+    "IRGAN",
     "NCF",
     "SLIM",
     "WARP",

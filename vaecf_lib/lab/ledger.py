@@ -115,7 +115,7 @@ def measured(folder: Path = RESULTS) -> pd.DataFrame:
     validation metric of the epoch that was kept, nan in runs that did not note it. ``best_epoch`` is that epoch, nan in
     runs without a validation curve; ``improving`` is true where it was the last one and nothing but the end of the
     training made it so: the step sizes were constant and there were more than a few epochs. ``seconds``: of training,
-    all epochs, on a machine that other programs may have used too.
+    start and all epochs, on a machine that other programs may have used too.
 
     Raises:
         DataError: runs of one data set were made on different data, whose numbers do not belong in one table.
@@ -139,7 +139,7 @@ def measured(folder: Path = RESULTS) -> pd.DataFrame:
                 "ci": value["ci"],
                 "best_epoch": best,
                 "improving": improving,
-                "seconds": run["epochs"] * (run["seconds_per_epoch"] or float("nan")),
+                "seconds": (run.get("seconds_to_start") or 0) + run["epochs"] * (run["seconds_per_epoch"] or 0),
                 "file": path.name,
             }
             rows.append(row | {"validation": next(iter((run.get("validation") or {}).values()), float("nan"))})

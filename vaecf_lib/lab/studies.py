@@ -364,6 +364,13 @@ STUDIES: dict[str, Study] = {
             "ract": Row("ract", epochs=200),  # as in its paper: actor 100, critic 50, both 50
             "lambdanet": Row("lambdanet", epochs=60),
         },
+        chosen={
+            "ml-100k": {
+                "wmf-linear": Row("wmf-linear", epochs=200),
+                "warp": Row("warp", epochs=400),
+                "lambdanet": Row("lambdanet", epochs=150),
+            }
+        },
     ),
     "past-the-papers": Study(
         protocol="strong",
