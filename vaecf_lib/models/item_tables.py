@@ -3,15 +3,43 @@
 from __future__ import annotations
 
 from functools import partial
+from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from ..data import Interactions
 from ..errors import ConfigError
 from ..maths import implicit_slim
 from ..nn import times_gram
 from .likelihood import LikelihoodModel
+
+
+def check_threshold(slug: str, options: dict[str, Any], train: Interactions) -> None:
+    """Refuse to renew tables from no item at all.
+
+    Raises:
+        ConfigError: no item has ``slim_threshold`` users, and ``implicit_slim`` is not None.
+    """
+    most, threshold = int(train.item_counts.max()), options["slim_threshold"]
+    if options["implicit_slim"] is not None and most < threshold:
+        raise ConfigError(
+            f"{slug}: slim_threshold={threshold}: no item has so many users, the most popular one {most}: lower it"
+        )
+
+
+@torch.no_grad()
+def renew(tables: list[Tensor], options: dict[str, Any], turn: int, train: Interactions) -> None:
+    """Replace the tables, each (n_items, width), by their ImplicitSLIM form if ``turn``, from 1, is a turn for it."""
+    if options["implicit_slim"] is None or turn % options["implicit_slim"]:
+        return
+    times, counts = partial(times_gram, train), train.item_counts
+    for table in tables:
+        table.copy_(
+            implicit_slim(
+                table, times, counts, options["slim_penalty"], options["slim_alpha"], options["slim_threshold"]
+            )
+        )
 
 
 class ItemTableModel(LikelihoodModel):
@@ -33,27 +61,8 @@ class ItemTableModel(LikelihoodModel):
                 suit the likelihood.
         """
         super().prepare(train)
-        most, threshold = int(train.item_counts.max()), self.config["slim_threshold"]
-        if self.config["implicit_slim"] is not None and most < threshold:
-            raise ConfigError(
-                f"{self.slug}: slim_threshold={threshold}: no item has so many users, the most popular one {most}: "
-                "lower it"
-            )
+        check_threshold(self.slug, self.config, train)
 
-    @torch.no_grad()
     def before_epoch(self, epoch: int, train: Interactions) -> None:
         """Renew the tables if it is their turn."""
-        step = self.config["implicit_slim"]
-        if step is None or epoch % step:
-            return
-        for table in self.item_tables():
-            table.copy_(
-                implicit_slim(
-                    table,
-                    partial(times_gram, train),
-                    train.item_counts,
-                    self.config["slim_penalty"],
-                    self.config["slim_alpha"],
-                    self.config["slim_threshold"],
-                )
-            )
+        renew(self.item_tables(), self.config, epoch, train)
