@@ -321,6 +321,7 @@ def test_one_process_splits_nothing(planted_split):
     ("slug", "options", "line"),
     [
         ("mult-vae", {"n_sampled": 9}, "shard_items: mult-vae with n_sampled draws from all items: give one of the two"),
+        ("recvae", {"implicit_slim": 9}, "shard_items: recvae with implicit_slim renews all items together: give one of the two"),
         ("mult-vae", {}, "shard_items: 1 items for 2 processes: start fewer"),
         ("hyvae", {}, "shard_items: hyvae has no output layer with a likelihood of clicks behind it: leave it out"),
         ("popularity", {}, "shard_items: popularity has no output layer with a likelihood of clicks behind it: leave it out"),

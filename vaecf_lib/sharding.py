@@ -190,7 +190,7 @@ def split_items(model: Model, device: torch.device) -> None:
 
     Raises:
         ConfigError: it has no output layer with a likelihood of clicks behind it, or it draws some items alone, or
-            there are fewer items than processes.
+            renews all together, or there are fewer items than processes.
     """
     count = distributed.place().count
     if count == 1:
@@ -203,6 +203,10 @@ def split_items(model: Model, device: torch.device) -> None:
         )
     if form.n_sampled is not None:
         raise ConfigError(f"shard_items: {model.slug} with n_sampled draws from all items: give one of the two")
+    if model.config.get("implicit_slim") is not None:
+        raise ConfigError(
+            f"shard_items: {model.slug} with implicit_slim renews all items together: give one of the two"
+        )
     if layer.out_features < count:
         raise ConfigError(f"shard_items: {layer.out_features} items for {count} processes: start fewer")
     holder.output = SplitItemLayer(layer, device)

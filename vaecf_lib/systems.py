@@ -112,6 +112,8 @@ for _model in (
     models.AWAE,
     models.HyVAE,
     models.VAEBMF,
+    models.HVamp,
+    models.VASP,
     baselines.Means,
     baselines.BiasedMF,
     baselines.AutoRecI,

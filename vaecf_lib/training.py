@@ -237,6 +237,7 @@ class Trainer:
             TrainingError: a loss or the weights are not finite.
         """
         self.model.train()
+        self.model.before_epoch(self.epoch + 1, self.split.train)
         at = min(self.epoch, max(1, self.epochs) - 1)  # what is beyond belongs to the last stage
         active = [n for n, phase in enumerate(self.phases) if self._span(phase)[0] <= at < self._span(phase)[1]]
         for group in self._groups(active):

@@ -9,6 +9,8 @@ import torch
 import vaecf_lib as vc
 from vaecf_lib.baselines import wmf
 from vaecf_lib.data import Interactions
+from vaecf_lib.models.item_tables import renew
+from vaecf_lib.nn import times_gram
 from vaecf_lib.systems import build
 
 RNG = np.random.default_rng(5)
@@ -123,3 +125,24 @@ def test_wmf_linear_learns_the_planted_world(planted_split):
     run = vc.fit(model, planted_split, epochs=40, device="cpu", progress=False, validate_every=5)
     assert vc.evaluate(model, planted_split.test, ("ndcg@100",))["ndcg@100"].mean > 0.38
     assert np.isfinite(run.curve("loss")).all()
+
+
+def test_factors_are_renewed_before_every_second_sweep_but_not_after_the_last(monkeypatch):
+    """What a sweep begins with is the ImplicitSLIM form of what the one before it left."""
+    turns, distances = [], []
+
+    def noted(tables, options, turn, train):
+        old = tables[0].clone()
+        renew(tables, options, turn, train)
+        turns.append((turn, torch.equal(tables[0], old)))
+        slim = vc.maths.implicit_slim(old, lambda M: times_gram(TRAIN, M), TRAIN.item_counts, 2.0, 0.5, 8)
+        distances.append(float((tables[0] - slim).abs().max()))
+
+    monkeypatch.setattr(wmf, "renew", noted)
+    options = {"implicit_slim": 2, "slim_penalty": 2.0, "slim_alpha": 0.5, "slim_threshold": 8}
+    found = fitted(sweeps=4, **options).factors
+    assert turns == [(2, False), (3, True), (4, False)]
+    assert max(distances[0], distances[2]) < 1e-5 < distances[1]
+    assert not torch.allclose(found, fitted(sweeps=4).factors, atol=1e-3), "the library goes on from the renewed ones"
+    with pytest.raises(vc.ConfigError, match=r"^wmf: slim_threshold=99: no item has so many users, .*: lower it$"):
+        build("wmf", X.shape[1], implicit_slim=2, slim_threshold=99).prepare(TRAIN)

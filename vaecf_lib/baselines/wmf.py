@@ -10,6 +10,7 @@ from torch import Tensor
 from ..data import Batch, Interactions
 from ..errors import ConfigError, TrainingError
 from ..models.base import Model
+from ..models.item_tables import check_threshold, renew
 from ..nn import bag_sum
 
 FOLD_IN_BYTES = 2**27  # of the users' matrices that are solved together
@@ -40,6 +41,11 @@ class WMF(Model):
             chosen on ML-100K's validation users here.
         penalty: lambda, the weight of the squared factors.
         sweeps: of alternating least squares.
+        implicit_slim: replace the items' factors by their ImplicitSLIM form before every so-manyth sweep (Shenbin and
+            Nikolenko 2024, who draw the factors towards it instead); None: never.
+        slim_penalty: lambda of ImplicitSLIM.
+        slim_alpha: weight of the present factors in it, against the clicks.
+        slim_threshold: users that an item needs to have a part in the others' new factors.
     """
 
     slug = "wmf"
@@ -49,11 +55,28 @@ class WMF(Model):
     inner: Tensor
 
     def __init__(
-        self, n_items: int, latent_dim: int = 200, alpha: float = 4.0, penalty: float = 30.0, sweeps: int = 15
+        self,
+        n_items: int,
+        latent_dim: int = 200,
+        alpha: float = 4.0,
+        penalty: float = 30.0,
+        sweeps: int = 15,
+        implicit_slim: int | None = None,
+        slim_penalty: float = 100.0,
+        slim_alpha: float = 1.0,
+        slim_threshold: int = 30,
     ):
         super().__init__(n_items)
         self.register_buffer("factors", torch.zeros(n_items, latent_dim))
         self.register_buffer("inner", torch.zeros(latent_dim, latent_dim))  # Y^T Y
+
+    def prepare(self, train: Interactions) -> None:
+        """Check that some item is popular enough to renew factors by.
+
+        Raises:
+            ConfigError: none has ``slim_threshold`` users, and they are to be renewed.
+        """
+        check_threshold(self.slug, self.config, train)
 
     def start(self, train: Interactions) -> None:
         """Fit the factors; the first ones come from torch's generator.
@@ -73,8 +96,13 @@ class WMF(Model):
                 num_threads=torch.get_num_threads(),
                 random_state=int(torch.randint(2**31, ())),
             )
+
+            def after(sweep: int, *others) -> None:  # counted from 0
+                if sweep + 1 < self.config["sweeps"]:
+                    renew([torch.from_numpy(solver.item_factors)], self.config, sweep + 2, train.to("cpu"))
+
             try:
-                solver.fit(confidence, show_progress=False)
+                solver.fit(confidence, show_progress=False, callback=after)
             except Exception as error:  # its own kinds, which differ from version to version
                 reason = (str(error).splitlines() or [type(error).__name__])[0]
                 raise TrainingError(f"wmf: implicit cannot fit it ({reason}). Raise penalty, or lower alpha") from error

@@ -10,6 +10,7 @@ from .divergences import (
     sample_gaussian,
     standard_normal_log_prob,
 )
+from .implicit_slim import implicit_slim
 from .likelihoods import (
     LIKELIHOODS,
     bernoulli_log_prob,
@@ -19,7 +20,7 @@ from .likelihoods import (
     observed_squared_error,
     rating_log_prob,
 )
-from .priors import composite_prior_log_prob
+from .priors import composite_prior_log_prob, vamp_prior_log_prob
 from .schedules import linear_annealing
 
 __all__ = [
@@ -30,6 +31,7 @@ __all__ = [
     "gaussian_kl_monte_carlo",
     "gaussian_log_prob",
     "gaussian_mixture_log_prob",
+    "implicit_slim",
     "inclusion_probabilities",
     "linear_annealing",
     "log_elementary_symmetric",
@@ -41,4 +43,5 @@ __all__ = [
     "rating_log_prob",
     "sample_gaussian",
     "standard_normal_log_prob",
+    "vamp_prior_log_prob",
 ]

@@ -1,4 +1,4 @@
-"""RecVAE's composite prior: a mixture of N(0, I), the old posterior and a wide Gaussian."""
+"""Priors that are mixtures: RecVAE's, of N(0, I), the old posterior and a wide Gaussian; and the VampPrior."""
 
 from __future__ import annotations
 
@@ -40,3 +40,21 @@ def composite_prior_log_prob(
     stacked = torch.stack([w + part for w, part in zip(log_w, parts, strict=True) if w > -math.inf])
     log_p = torch.logsumexp(stacked, 0)
     return log_p if mixture == "joint" else log_p.sum(-1)
+
+
+def vamp_prior_log_prob(z: Tensor, mu: Tensor, logvar: Tensor) -> Tensor:
+    """Return log of the mean over k of N(z | mu_k, diag exp(logvar_k)), (B,): the same components for all users.
+
+    As :func:`gaussian_mixture_log_prob`, by two products of matrices instead of an array (K, B, latent_dim), which is
+    400 MB for 1,000 components, 500 users and 200 dimensions.
+
+    Args:
+        z: (B, latent_dim).
+        mu, logvar: (K, latent_dim).
+    """
+    with torch.autocast(z.device.type, enabled=False):
+        centre = mu.detach().mean(0)  # squares are multiplied out, of what is small
+        z, mu, precision = z - centre, mu - centre, torch.exp(-logvar)
+        squares = z.square() @ precision.T - 2 * z @ (mu * precision).T + (mu.square() * precision).sum(-1)
+        log_p = -0.5 * (squares + (logvar + math.log(2 * math.pi)).sum(-1))
+        return torch.logsumexp(log_p, -1) - math.log(len(mu))

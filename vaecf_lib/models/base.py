@@ -175,6 +175,9 @@ class Model(nn.Module):
         A system that is solved, and not trained by epochs, is solved here.
         """
 
+    def before_epoch(self, epoch: int, train: Interactions) -> None:
+        """Do what is due before the updates of an epoch, counted from 1, also where a run is resumed."""
+
     def demands(self, train: Interactions, device: torch.device) -> str | None:
         """Return in a line what memory and time :meth:`start` will take on ``device``; None if that is not much."""
         return None

@@ -43,6 +43,12 @@ class StudyVAE(MultVAE):
         lr: Adam's learning rate.
         n_sampled: items drawn at each update to estimate the multinomial's normaliser, for very large catalogues; None:
             all items, exactly.
+        implicit_slim: replace the item tables of encoder and decoder by their ImplicitSLIM form before every so-manyth
+            epoch (Shenbin and Nikolenko 2024); None: never. Its authors have 10 for RecVAE on ML-20M, with gamma=0.004,
+            latent_dim=400, slim_penalty=500 and slim_threshold=1000.
+        slim_penalty: lambda of ImplicitSLIM.
+        slim_alpha: weight of the present tables in it, against the clicks.
+        slim_threshold: users that an item needs to have a part in the others' new weights.
     """
 
     slug = "study-vae"
@@ -65,8 +71,15 @@ class StudyVAE(MultVAE):
         penalty: float = 0.0,
         lr: float = 1e-3,
         n_sampled: int | None = None,
+        implicit_slim: int | None = None,
+        slim_penalty: float = 100.0,
+        slim_alpha: float = 1.0,
+        slim_threshold: int = 30,
     ):
-        super().__init__(n_items, latent_dim, hidden, beta, anneal, dropout, likelihood, lr, n_sampled)
+        super().__init__(
+            n_items, latent_dim, hidden, beta, anneal, dropout, likelihood, lr, n_sampled,
+            implicit_slim, slim_penalty, slim_alpha, slim_threshold,
+        )  # fmt: skip
         if posterior == "iaf":
             self.flow = InverseAutoregressiveFlow(latent_dim, hidden)
         if prior == "vamp":

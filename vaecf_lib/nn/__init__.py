@@ -13,6 +13,7 @@ from .layers import (
     row_dot,
     row_sum,
     scaled_to_unit_length,
+    times_gram,
     unit_length,
 )
 from .output import ItemLayer
@@ -33,6 +34,7 @@ __all__ = [
     "row_dot",
     "row_sum",
     "scaled_to_unit_length",
+    "times_gram",
     "unit_length",
     "weights_key",
 ]

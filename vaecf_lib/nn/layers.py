@@ -7,7 +7,9 @@ from itertools import pairwise
 import torch
 from torch import Tensor, nn
 
-from ..data import Batch
+from ..data import Batch, Interactions
+
+USERS_AT_ONCE = 4096  # whose sums of item rows are held together
 
 
 def reset_parts(module: nn.Module) -> None:
@@ -131,3 +133,13 @@ def row_dot(queries: Tensor, batch: Batch, table: Tensor) -> Tensor:
     ``queries`` (B, width); ``table`` (n_items, width) is a constant.
     """
     return _RowDot.apply(queries, batch, table)
+
+
+def times_gram(train: Interactions, table: Tensor) -> Tensor:
+    """Return X^T X M, (n_items, width), for clicks X, sparse throughout, and ``table`` M (n_items, width)."""
+    total = torch.zeros_like(table)
+    for batch in train.batches(USERS_AT_ONCE):
+        sums = bag_sum(table, batch.items, batch.offsets)
+        order, offsets = batch.by_item
+        total += bag_sum(sums, batch.rows[order], offsets)
+    return total
