@@ -139,7 +139,7 @@ def measured(folder: Path = RESULTS) -> pd.DataFrame:
                 "ci": value["ci"],
                 "best_epoch": best,
                 "improving": improving,
-                "seconds": (run.get("seconds_to_start") or 0) + run["epochs"] * (run["seconds_per_epoch"] or 0),
+                "seconds": (run.get("seconds_to_start") or 0) + run["epochs"] * (run.get("seconds_per_epoch") or 0),
                 "file": path.name,
             }
             rows.append(row | {"validation": next(iter((run.get("validation") or {}).values()), float("nan"))})
