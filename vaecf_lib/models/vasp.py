@@ -26,13 +26,13 @@ def halves(batch: Batch) -> tuple[Batch, Batch]:
     order = order[batch.rows[order].argsort(stable=True)]  # by row, within it at random
     place = torch.arange(len(order), device=order.device) - batch.offsets[batch.rows]
     first = torch.empty_like(batch.rows, dtype=torch.bool)
-    first[order] = place < (batch.counts // 2)[batch.rows]
+    half = batch.counts // 2
+    first[order] = place < half[batch.rows]
     parts = []
-    for one, other in ((first, ~first), (~first, first)):
-        rows = torch.cat([batch.rows[one], batch.rows[other] + len(batch)])
-        items = torch.cat([batch.items[one], batch.items[other]])
-        counts = torch.bincount(rows, minlength=2 * len(batch))
-        parts.append(Batch(batch.users.repeat(2), counts, rows, items, None, batch.n_items))
+    for upper, counts in ((first, (half, batch.counts - half)), (~first, (batch.counts - half, half))):
+        rows = torch.where(upper, batch.rows, batch.rows + len(batch))
+        rows, sorted_by = rows.sort(stable=True)
+        parts.append(Batch(batch.users.repeat(2), torch.cat(counts), rows, batch.items[sorted_by], None, batch.n_items))
     return parts[0], parts[1]
 
 
