@@ -139,4 +139,4 @@ def test_measured_rows_that_were_still_improving():
     marked = ledger.table("ml-1m", "ratings/80", folder=RESULTS)["best epoch"]
     assert marked["recvae"] == "12 of 12, still improving" and marked["macridvae"] == "10 of 10, still improving"
     assert marked["autorec-i"] == "23–27 of 30" and marked["means"] == "–"
-    assert "best epoch" not in ledger.table("ml-1m", folder=RESULTS)
+    assert "best epoch" not in ledger.table("planted", folder=RESULTS)
