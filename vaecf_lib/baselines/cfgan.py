@@ -108,6 +108,8 @@ class CFGAN(UserModel):
 
     slug = "cfgan"
     about = "a conditional game over the rows of clicks (Chae et al. 2018)"
+    descends = "irgan"
+    changes = "whole rows of clicks for single items"
     reads_values = False
     by_item: Interactions | None = None
     codes: Tensor

@@ -91,6 +91,7 @@ class HVamp(LikelihoodModel):
 
     slug = "hvamp"
     about = "two latent layers, VampPrior, gates (Kim and Suh 2019)"
+    descends = "mult-vae"
     changes = "the prior, two latent layers"
 
     def __init__(

@@ -98,6 +98,7 @@ class VASP(Model):
 
     slug = "vasp"
     about = "a deep VAE times a neural EASE, focal loss (Vančura and Kordík 2021)"
+    descends = "mult-vae"
     changes = "a linear item–item path, the loss"
     reads_values = False
 
