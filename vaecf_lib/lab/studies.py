@@ -365,6 +365,7 @@ STUDIES: dict[str, Study] = {
             "lambdanet": Row("lambdanet", epochs=60),
         },
         chosen={
+            "ml-1m": {"warp": Row("warp", epochs=150, seeds=1)},
             "ml-100k": {
                 "wmf-linear": Row("wmf-linear", epochs=200),
                 "warp": Row("warp", epochs=400),
