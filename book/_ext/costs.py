@@ -31,7 +31,8 @@ def figure(value: float) -> str:
 
 
 def rows(shape: str) -> list[list[str]]:
-    """Return the cells of each system that trains by epochs, fastest first; then those that could not be run."""
+    """Return the cells of each system that trains by epochs, fastest first; then of those that are solved once, and of
+    those that could not be run."""
     systems = kept("systems_cpu")["shapes"][shape]["systems"]
     trained = {slug: row for slug, row in systems.items() if "share_of_limit" in row}
     cells = [
@@ -44,6 +45,11 @@ def rows(shape: str) -> list[list[str]]:
             f"{row['products']:.0%}",
         ]
         for slug, row in sorted(trained.items(), key=lambda item: -item[1]["users_per_second"])
+    ]
+    once = {slug: row for slug, row in systems.items() if row.get("seconds", 0) > 0.1 and slug not in trained}
+    cells += [
+        [f"``{slug}``", "", f"{figure(row['seconds'])}, once", f"{figure(row['memory_mb'])} MB", "solved, no epochs", ""]
+        for slug, row in sorted(once.items(), key=lambda item: item[1]["seconds"])
     ]
     refused = [
         [f"``{slug}``", f"not run: {row['not_run']}"] + [""] * 4 for slug, row in systems.items() if "not_run" in row
