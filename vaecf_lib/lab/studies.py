@@ -370,7 +370,7 @@ STUDIES: dict[str, Study] = {
                 "wmf-linear": Row("wmf-linear", epochs=200),
                 "warp": Row("warp", epochs=400),
                 "lambdanet": Row("lambdanet", epochs=150),
-            }
+            },
         },
     ),
     "past-the-papers": Study(

@@ -45,7 +45,8 @@ def composite_prior_log_prob(
 def vamp_prior_log_prob(z: Tensor, mu: Tensor, logvar: Tensor) -> Tensor:
     """Return log of the mean over k of N(z | mu_k, diag exp(logvar_k)), (B,): the same components for all users.
 
-    As :func:`gaussian_mixture_log_prob`, by two products of matrices instead of an array (K, B, latent_dim), which is
+    As :func:`~vaecf_lib.maths.divergences.gaussian_mixture_log_prob`, by two products of matrices instead of an array
+    (K, B, latent_dim), which is
     400 MB for 1,000 components, 500 users and 200 dimensions.
 
     Args:
