@@ -33,7 +33,8 @@ def odd_splits():
     """99 items for two processes, and 15 people held out: 8 for one, 7 for the other."""
     log = vc.load_dataset("planted")
     log = log.select((log.user < 301) & (log.item < 99))
-    return {"clicks": vc.split_strong(log, n_heldout=15), "ratings": vc.split_ratings(log)}
+    clicks = {"clicks": vc.split_strong(log, n_heldout=15), "known users": vc.split_weak(log, valid=0.1)}
+    return clicks | {"ratings": vc.split_ratings(log)}
 
 
 # --- workers: what torchrun starts -----------------------------------------------------------------------------------
