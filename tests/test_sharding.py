@@ -24,7 +24,7 @@ from vaecf_lib.training import Trainer
 
 N_USERS, N_ITEMS = 9, 131
 NO_LAYER = {"autorec-u", "cdae", "dae-cf", "deepae", "hyvae", "lambdanet", "macridvae", "vae", "vae-cf", "warp"}
-NO_LAYER |= {"irgan", "wmf-linear"}
+NO_LAYER |= {"irgan", "vasp", "wmf-linear"}
 RUNS = {"mult-dae": {"dropout": 0.0}, "recvae": {}}
 METRICS = ("ndcg@100", "recall@20", "coverage@5")
 
